@@ -1,0 +1,75 @@
+# All that is needed is make and Python 3.11, 3.12 or 3.13.  `make help` lists the targets.
+# Paths are relative throughout, so the checkout may lie in a folder with spaces in its name.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP_INSTALL := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
+
+# Each stamp is touched once what it names is complete; a later call finds it and skips the step.
+CREATED := $(VENV)/.stamp-created
+INSTALLED := $(VENV)/.stamp-installed
+INSTALLED_TEST := $(VENV)/.stamp-installed-test
+INSTALLED_DEV := $(VENV)/.stamp-installed-dev
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help predict test test-slow lint format clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  PYTHON=python3.12     the interpreter that .venv is created with (default: python3)'
+	@echo '  PYTEST_ARGS="-n 2"    further arguments for pytest'
+
+predict: $(INSTALLED) ## install the package and print one prediction of the theory
+	$(VENV)/bin/jaxlora predict --tokens 3 --activation softmax --kappa0 1 --kappa 1 --alpha 0.1 --delta 0.5 --lam 0.05 --alpha-ft 3 --lam-ft 0.2
+
+test: $(INSTALLED_TEST) ## run the default test suite
+	$(VENV_PYTHON) -m pytest $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED_TEST) ## run the tests marked slow
+	$(VENV_PYTHON) -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV) ## check style, formatting and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
+
+format: $(INSTALLED_DEV) ## apply the formatter and the safe fixes
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean: ## remove caches and build output, keep .venv
+	rm -rf build dist .pytest_cache .ruff_cache *.egg-info
+	find . -path ./$(VENV) -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## as clean, and remove .venv
+	rm -rf $(VENV)
+
+$(CREATED):
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "jaxlora needs Python 3.11, 3.12 or 3.13, but there is no $(PYTHON); name one with make PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("jaxlora needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is Python %d.%d; name another with make PYTHON=..." % v)'
+	@"$(PYTHON)" -c 'import ensurepip, venv' >/dev/null 2>&1 || { \
+	  echo "jaxlora needs the venv module, which $(PYTHON) lacks; on Debian or Ubuntu, install the package python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(INSTALLED): $(CREATED) pyproject.toml
+	@echo 'Installing jaxlora into $(VENV); the first time, this downloads its dependencies.'
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(INSTALLED_TEST): $(CREATED) pyproject.toml
+	@echo 'Installing jaxlora with its test tools into $(VENV); the first time, this downloads them.'
+	$(PIP_INSTALL) --editable '.[test]'
+	@touch $(INSTALLED) $@
+
+$(INSTALLED_DEV): $(CREATED) pyproject.toml
+	@echo 'Installing jaxlora with its development tools into $(VENV); the first time, this downloads them.'
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(INSTALLED) $(INSTALLED_TEST) $@
