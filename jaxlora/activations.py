@@ -1,0 +1,117 @@
+"""Activations σ of the attention layer and the derivatives of the loss |σ(a) − y|²_F.
+
+Matrices are (T, T, ...): one sample, or any number of samples on the trailing axes.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .symmetric import identity_like
+
+
+class Activation(eqx.Module):
+    """An activation σ given by a function on T×T arrays; autodiff supplies what the solvers need.
+
+    `function` maps one (T, T) array to another, `name` is what outputs call it. Subclasses may
+    give `row_hessian`, which makes the proximal solvers several times faster.
+    """
+
+    function: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
+    name: str = eqx.field(static=True, default="custom")
+    min_tokens: int = eqx.field(static=True, default=1)
+
+    def __call__(self, a: jax.Array) -> jax.Array:
+        """σ(a), shape of `a` (T, T, ...)."""
+        function = self.function
+        for _ in range(a.ndim - 2):
+            function = jax.vmap(function, in_axes=-1, out_axes=-1)
+        return function(a)
+
+    def loss(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """|σ(a) − y|²_F of each sample, shape (...)."""
+        return jnp.sum((self(a) - y) ** 2, axis=(0, 1))
+
+    def gradient(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """∂|σ(a) − y|²_F/∂a with the T² entries of a independent, shape (T, T, ...)."""
+        return jax.grad(lambda a: jnp.sum(self.loss(a, y)))(a)
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether σ acts on each row alone and `row_hessian` gives the second derivatives."""
+        return type(self).row_hessian is not Activation.row_hessian
+
+    def row_hessian(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """∂²|σ(a) − y|²_F/∂a_ri∂a_rj of a row-wise σ, (T, T, T, ...) indexed [r, i, j]."""
+        raise TypeError(f"activation {self.name!r} declares no row structure")
+
+
+class Softmax(Activation):
+    """Row-wise softmax."""
+
+    def __call__(self, a: jax.Array) -> jax.Array:
+        return _softmax(a)
+
+    def gradient(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        p = self(a)
+        d = p - y
+        return 2 * p * (d - jnp.sum(p * d, axis=1, keepdims=True))
+
+    def row_hessian(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        # With J = diag(p) − p pᵀ the row's Hessian 2 J J + 2 Σ_k d_k ∂²p_k collapses to
+        # 2 [diag(u) − p uᵀ − u pᵀ + |p|² p pᵀ],  u = p ∘ (p + d − p·d).
+        p = self(a)
+        d = p - y
+        u = p * (p + d - jnp.sum(p * d, axis=1, keepdims=True))
+        w = 0.5 * jnp.sum(p * p, axis=1, keepdims=True) * p - u
+        outer = p[:, :, None] * w[:, None, :]
+        diagonal = identity_like(a)[None] * u[:, :, None]
+        return 2 * (diagonal + outer + jnp.swapaxes(outer, 1, 2))
+
+
+class Identity(Activation):
+    """Rescaled identity x/T, for which both proximal maps are known in closed form."""
+
+    def __call__(self, a: jax.Array) -> jax.Array:
+        return _scaled_identity(a)
+
+    def gradient(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        return 2 * (self(a) - y) / a.shape[0]
+
+    def row_hessian(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        tokens = a.shape[0]
+        return jnp.broadcast_to(2 * identity_like(a)[None] / tokens**2, (tokens, *a.shape))
+
+
+def _softmax(a: jax.Array) -> jax.Array:
+    e = jnp.exp(a - jax.lax.stop_gradient(jnp.max(a, axis=1, keepdims=True)))
+    return e / jnp.sum(e, axis=1, keepdims=True)
+
+
+def _scaled_identity(a: jax.Array) -> jax.Array:
+    return a / a.shape[0]
+
+
+ACTIVATIONS = {
+    "softmax": Softmax(_softmax, "softmax", min_tokens=2),  # constant at T = 1
+    "identity": Identity(_scaled_identity, "identity"),
+}
+
+
+def as_activation(activation: "str | Activation | Callable[[jax.Array], jax.Array]") -> Activation:
+    """The activation of that name, or the one that a function on (T, T) arrays defines.
+
+    Raises ValueError for an unknown name and TypeError for anything that is not callable.
+    """
+    if isinstance(activation, Activation):
+        return activation
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            known = ", ".join(sorted(ACTIVATIONS))
+            raise ValueError(f"activation = {activation!r}: must be one of {known}, or a function")
+        return ACTIVATIONS[activation]
+    if callable(activation):
+        return Activation(activation, getattr(activation, "__name__", "custom"))
+    raise TypeError(f"activation = {activation!r}: must be a name or a function on T×T arrays")
