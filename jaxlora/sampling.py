@@ -1,0 +1,98 @@
+"""Frozen Gaussian draws: scrambled Sobol points or plain Monte Carlo, in independent replicates."""
+
+import functools
+import warnings
+
+import equinox as eqx
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from .symmetric import packed_size, weights
+
+METHODS = ("sobol", "monte_carlo")
+TRAIN, TEST, POOL = 0, 1, 2  # streams: proximal maps, cheaper test averages, candidates
+
+
+class Draws(eqx.Module):
+    """Standard normal draws of both stages and the weights their averages take, samples last.
+
+    Q and R use (`first`, `second`) of shape (..., L, n), Q' and R' use (`spike`, `noise`) of shape
+    (..., T, n); `weights` (..., n) sum to one. The leading axis counts replicates where present.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    spike: np.ndarray
+    noise: np.ndarray
+    weights: np.ndarray
+
+
+@functools.lru_cache(maxsize=8)
+def draw(
+    tokens: int, samples: int, replicates: int, seed: int, stream: int, method: str = "sobol"
+) -> Draws:
+    """The draws of all replicates, the same for the same arguments.
+
+    Replicates are independent scrambles (or independent draws), so that their scatter measures the
+    sampling error. Sobol points are at their best where `samples`, the number in one replicate, is
+    a power of two. Raises ValueError for an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"sampling = {method!r}: must be one of {', '.join(METHODS)}")
+    size = packed_size(tokens)
+    sizes = (tokens, tokens, size, size)
+    normal = np.empty((replicates, sum(sizes), samples))
+    for replicate in range(replicates):
+        rng = np.random.default_rng([seed, stream, replicate])
+        draw_one = _sobol if method == "sobol" else _monte_carlo
+        normal[replicate] = draw_one(sum(sizes), samples, rng)
+    spike, noise, first, second = np.split(normal, np.cumsum(sizes)[:-1], axis=1)
+    averaging = np.stack(
+        [
+            _averaging_weights(_features(tokens, *parts))
+            for parts in zip(first, second, spike, noise, strict=True)
+        ]
+    )
+    return Draws(first, second, spike, noise, averaging)
+
+
+def _sobol(dimension: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+    sobol = qmc.Sobol(dimension, scramble=True, rng=rng)
+    with warnings.catch_warnings():
+        # Other sizes than powers of two are the caller's choice; error bars show their price.
+        warnings.filterwarnings("ignore", "The balance properties of Sobol", UserWarning)
+        uniform = sobol.random(samples)
+    half_cell = 0.5 * 2.0**-30  # scipy's points are multiples of 2^-30, 0 among them
+    return ndtri(uniform.T * (1 - 2 * half_cell) + half_cell)
+
+
+def _monte_carlo(dimension: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((dimension, samples))
+
+
+def _features(tokens: int, first, second, spike, noise) -> np.ndarray:
+    """Functions of the draws with mean zero, shape (features, n): sums, squares, products."""
+    diagonal = weights(tokens) == 2
+    families = [(spike, noise), (first[diagonal], second[diagonal])]
+    if tokens > 1:
+        families.append((first[~diagonal], second[~diagonal]))
+    features = []
+    for a, b in families:
+        features += [a.sum(0), b.sum(0), (a * b).sum(0), (a**2 - 1).sum(0), (b**2 - 1).sum(0)]
+    return np.array(features)
+
+
+def _averaging_weights(features: np.ndarray) -> np.ndarray:
+    """Weights whose averages are regression estimates with the features as control variates.
+
+    They average the features to their known mean 0, so whatever is linear in them has no sampling
+    error; the bias is O(1/n). Uniform where the samples are too few to regress.
+    """
+    count, samples = features.shape
+    uniform = np.full(samples, 1 / samples)
+    if samples < 20 * count:
+        return uniform
+    mean = features.mean(1)
+    centred = features - mean[:, None]
+    return uniform - np.linalg.solve(centred @ centred.T, mean) @ centred
