@@ -1,0 +1,62 @@
+"""The proximal maps: the global minimum over several starts, or branches of known minima."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._implicit import Known, local_minimum
+
+
+CROSSING_DISTANCE = 0.1  # of the centres' spread, within which two minima count as competing
+
+
+class Minimum(NamedTuple):
+    """Minimisers (n, samples), and how they were found.
+
+    `continuous`: no sample is about to change to another minimum that the starts found, so the
+    map is continuous over the draws. `switched_share`: share of the samples whose minimum another start than the first
+    one found. `largest_gradient`: largest sup-norm of the remaining gradient over the samples.
+    """
+
+    x: jax.Array
+    continuous: jax.Array
+    switched_share: jax.Array
+    largest_gradient: jax.Array
+
+
+def global_minimum(solver, starts, scale, centre, data) -> Minimum:
+    """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
+    frozen = jax.lax.stop_gradient((scale, centre, data))
+
+    def descend(start):
+        x, _ = local_minimum(solver, start, *frozen)
+        return x, solver.problem.objective(x, *frozen)
+
+    found, values = jax.lax.map(descend, jax.lax.stop_gradient(starts))
+    # A start that ends beside a minimum already found has found nothing.
+    eps = jnp.finfo(values.dtype).eps
+    margin = 1e3 * eps**0.75 * (1 + jnp.abs(values[0]))
+    best = jnp.where(jnp.min(values, axis=0) < values[0] - margin, jnp.argmin(values, axis=0), 0)
+    init = jnp.take_along_axis(found, best[None, None], axis=0)[0]
+    # Moving the centre by gap/distance makes two minima change places; where that is far beyond
+    # what the centres span for every sample, no sample nearby jumps.
+    distance = jnp.sqrt(jnp.sum((found - init) ** 2, axis=1))
+    gap = values - jnp.min(values, axis=0)
+    apart = distance > 10 * eps**0.25 * (1 + jnp.sqrt(jnp.sum(init**2, axis=0)))
+    near = gap < CROSSING_DISTANCE * distance * jnp.sqrt(jnp.mean(centre**2))
+    switched_share = jnp.mean(best != 0, dtype=values.dtype)
+    known = Minimum(init, ~jnp.any(apart & near), switched_share, jnp.zeros((), values.dtype))
+    return follow_minimum(Known(solver.problem), known, scale, centre, data)
+
+
+def follow_minimum(solver, known: Minimum, scale, centre, data) -> Minimum:
+    """The local minima that `solver` reaches from those of `known`, a branch per sample."""
+    x, gradient = local_minimum(solver, jax.lax.stop_gradient(known.x), scale, centre, data)
+    return known._replace(x=x, largest_gradient=jnp.max(gradient))
+
+
+def first_branches(init: jax.Array) -> Minimum:
+    """Points to follow minima from before any search."""
+    zero = jnp.zeros((), init.dtype)
+    return Minimum(init, jnp.array(True), zero, zero)

@@ -1,0 +1,28 @@
+"""The response of the proximal maps, which Stein's lemma turns into V̂ and k (theory 4, 5)."""
+
+import jax
+import jax.numpy as jnp
+
+from ..symmetric import identity_like
+from ._linear import solve
+from ._problems import Problem
+
+
+def response(problem: Problem, x, scale, data) -> jax.Array:
+    """X = L (I + scale L)⁻¹ (n, n, ...), with L the Hessian of the loss at x.
+
+    scale X = I + (V H)⁻¹ of theory.md's sections 4 and 6, and scale (I − scale X) = C of section 5.
+    """
+    hessian = problem.hessian(x, data)
+    return solve(scale * hessian + identity_like(hessian), hessian)[0]
+
+
+def response_trace(problem: Problem, x, scale, data) -> jax.Array:
+    """Tr X of each sample, whose derivative leaves out how L changes.
+
+    d Tr X = −Tr X² d scale at fixed L. That is all that Newton's matrix needs to converge fast, and
+    spares third derivatives of the loss.
+    """
+    X = jax.lax.stop_gradient(response(problem, x, scale, data))
+    change = scale - jax.lax.stop_gradient(scale)
+    return jnp.trace(X) - change * jnp.sum(X * X, axis=(0, 1))

@@ -1,0 +1,39 @@
+"""Stock solvers of jaxopt behind the batched interface of our own."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ._newton import OptStep, State
+from ._problems import Problem
+
+with warnings.catch_warnings():
+    # jaxopt announces on import that it is no longer developed; the version is pinned.
+    warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
+    import jaxopt
+
+_SOLVERS = {"bfgs": jaxopt.BFGS, "lbfgs": jaxopt.LBFGS}
+
+
+class Stock(eqx.Module):
+    """A jaxopt solver, vmapped over the samples on the last axis."""
+
+    problem: Problem
+    name: str = eqx.field(static=True)
+    maxiter: int = eqx.field(static=True, default=500)
+    tol: float = eqx.field(static=True, default=1e-8)
+
+    def run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
+        """Minimise from `init` (n, samples); returns params (n, samples) and the state."""
+        solver = _SOLVERS[self.name](
+            self.problem.objective, maxiter=self.maxiter, tol=self.tol, implicit_diff=False
+        )
+
+        def one(init, centre, data):
+            params, state = solver.run(init, scale, centre, data)
+            return params, state.iter_num, state.error
+
+        params, iterations, error = jax.vmap(one, in_axes=-1, out_axes=-1)(init, centre, data)
+        return OptStep(params, State(iterations.max(), error))
