@@ -1,0 +1,115 @@
+"""Fixed points x = F(x) of a few scalars: the damped iteration, and Newton's guarded by it."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+METHODS = ("newton", "damped")
+NEWTON_FROM = 0.1  # residual below which Newton steps are tried
+
+
+class FixedPoint(eqx.Module):
+    """Where an iteration ended: the undamped residual is max |F(x) − x|/(floor + |x|)."""
+
+    value: jax.Array
+    aux: Any
+    residual: jax.Array
+    iterations: jax.Array
+
+
+def relative_size(change: jax.Array, x: jax.Array, floor: float) -> jax.Array:
+    """max |change|/(floor + |x|); infinite where a number is not finite."""
+    size = jnp.max(jnp.abs(change) / (floor + jnp.abs(x)))
+    return jnp.where(jnp.isfinite(size), size, jnp.inf)
+
+
+def solve_fixed_point(
+    function: Callable[[jax.Array, Any], jax.Array],
+    prepare: Callable[[jax.Array, Any], Any],
+    x: jax.Array,
+    aux: Any,
+    feasible: Callable[[jax.Array], jax.Array],
+    *,
+    method: str = "newton",
+    damping: float = 1.0,
+    tol: float = 1e-10,
+    floor: float = 1e-3,
+    max_iterations: int | jax.Array = 200,
+    verbose: bool = False,
+) -> FixedPoint:
+    """Solve x = F(x) for x of shape (k,), from a feasible start.
+
+    F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
+    inner solves that F needs, which may start from it. `function` alone is differentiated; it
+    carries the derivatives of what is prepared. The paper's method
+    is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from afar, and near a
+    solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual. It follows the
+    damped iteration in leaving unstable solutions alone: det(I − F') < 0 there. A damped step that
+    doubles the residual is taken back and shortened. Stops at the undamped residual `tol`, or after
+    `max_iterations` evaluations. `verbose` logs every iteration to stderr.
+    """
+    fast = method == "newton"
+
+    def newton_direction(x, aux, change):
+        """(I − F')⁻¹ (F(x) − x), and whether the solution it aims at is stable."""
+
+        def tangent(direction):
+            return jax.jvp(lambda x: function(x, aux), (x,), (direction,))[1]
+
+        eye = jnp.eye(x.shape[0], dtype=x.dtype)
+        matrix = eye - jax.vmap(tangent)(eye).T
+        direction = jnp.linalg.solve(matrix, change)
+        return direction, jnp.all(jnp.isfinite(direction)) & (jnp.linalg.det(matrix) > 0)
+
+    def limited(x, step):
+        """The longest of step, step/2, step/4, … that stays feasible and of the order of x."""
+        lengths = 0.5 ** jnp.arange(20, dtype=x.dtype)
+        good = jax.vmap(lambda t: feasible(x + t * step))(lengths)
+        good &= lengths * jnp.max(jnp.abs(step) / (0.05 + jnp.abs(x))) <= 1.0
+        return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
+
+    def body(carry):
+        x, change, aux, length, wait, residual, count, _ = carry
+        step, newton = length * change, jnp.array(False)
+        if fast:
+            near = (wait == 0) & (residual < NEWTON_FROM)
+            direction, newton = jax.lax.cond(
+                near, newton_direction, lambda *_: (change, jnp.array(False)), x, aux, change
+            )
+            step = jnp.where(newton, direction, step)
+        x_new = x + limited(x, step)
+        aux_new = prepare(x_new, aux)
+        value = function(x_new, aux_new)
+        residual_new = relative_size(value - x_new, x_new, floor)
+        accept = residual_new < jnp.where(newton, 0.5, 2.0 if fast else jnp.inf) * residual
+        accept |= count == 0
+        if fast:
+            wait = jnp.where(accept, jnp.maximum(wait - 1, 0), 3)
+            shorter = jnp.where(newton, length, 0.5 * length)
+            length = jnp.where(accept, jnp.minimum(1.2 * length, damping), shorter)
+        x, change, aux, residual = jax.tree.map(
+            lambda new, old: jnp.where(accept, new, old),
+            (x_new, value - x_new, aux_new, residual_new),
+            (x, change, aux, residual),
+        )
+        if verbose:
+            jax.debug.callback(_log, count + 1, residual, x, newton, accept)
+        busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
+        return x, change, aux, length, wait, residual, count + 1, busy
+
+    # The first pass takes no step and evaluates F at the start.
+    length = jnp.asarray(damping, x.dtype)
+    unknown = jnp.full((), jnp.inf, x.dtype)
+    start = (x, jnp.zeros_like(x), aux, length, 0, unknown, 0, jnp.array(True))
+    end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
+    return FixedPoint(end[0], end[2], end[5], end[6])
+
+
+def _log(count, residual, x, newton, accept) -> None:
+    kind = ("Newton" if newton else "damped") + ("" if accept else ", taken back")
+    numbers = "  ".join(f"{value:.10g}" for value in x)
+    print(f"{int(count):4d}  residual {residual:.2e}  x = {numbers}  ({kind})", file=sys.stderr)
