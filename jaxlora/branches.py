@@ -81,6 +81,9 @@ def solve_on_branches(
             **options,
         )
         found = search(solved.value)
+        # What weighs the forms of Stein's lemma must settle, or the rounds could alternate.
+        settled = jnp.where(rounds < 4, found.competing_share, start.competing_share)
+        found = found._replace(competing_share=settled)
         value = function(solved.value, found)
         jump = relative_size(value - solved.value, solved.value, floor)
         end = BranchedFixedPoint(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 METHODS = ("newton", "damped")
 NEWTON_FROM = 0.1  # residual below which Newton steps are tried
+LONGEST_STEP = 32.0  # of damped steps near a solution, in units of the damping
 
 
 class FixedPoint(eqx.Module):
@@ -41,16 +42,17 @@ def solve_fixed_point(
     max_iterations: int | jax.Array = 200,
     verbose: bool = False,
 ) -> FixedPoint:
-    """Solve x = F(x) for x of shape (k,), from a feasible start.
+    """Solve x = F(x) for x of shape (k,) with k ≤ 3, from a feasible start.
 
     F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
     inner solves that F needs, which may start from it. `function` alone is differentiated; it
     carries the derivatives of what is prepared. The paper's method
     is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from afar, and near a
     solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual. It follows the
-    damped iteration in leaving unstable solutions alone: det(I − F') < 0 there. A damped step that
-    doubles the residual is taken back and shortened. Stops at the undamped residual `tol`, or after
-    `max_iterations` evaluations. `verbose` logs every iteration to stderr.
+    damped iteration in leaving unstable solutions alone, where F' has an eigenvalue of real part
+    above 1. Damped steps lengthen where they do no harm, which leads past unstable solutions; one
+    that doubles the residual is taken back and shortened. Stops at the undamped residual `tol`, or
+    after `max_iterations` evaluations. `verbose` logs every iteration to stderr.
     """
     fast = method == "newton"
 
@@ -63,7 +65,7 @@ def solve_fixed_point(
         eye = jnp.eye(x.shape[0], dtype=x.dtype)
         matrix = eye - jax.vmap(tangent)(eye).T
         direction = jnp.linalg.solve(matrix, change)
-        return direction, jnp.all(jnp.isfinite(direction)) & (jnp.linalg.det(matrix) > 0)
+        return direction, jnp.all(jnp.isfinite(direction)) & _is_stable(matrix)
 
     def limited(x, step):
         """The longest of step, step/2, step/4, … that stays feasible and of the order of x."""
@@ -90,7 +92,8 @@ def solve_fixed_point(
         if fast:
             wait = jnp.where(accept, jnp.maximum(wait - 1, 0), 3)
             shorter = jnp.where(newton, length, 0.5 * length)
-            length = jnp.where(accept, jnp.minimum(1.2 * length, damping), shorter)
+            longest = jnp.where(residual_new < NEWTON_FROM, LONGEST_STEP * damping, damping)
+            length = jnp.where(accept, jnp.minimum(1.4 * length, longest), shorter)
         x, change, aux, residual = jax.tree.map(
             lambda new, old: jnp.where(accept, new, old),
             (x_new, value - x_new, aux_new, residual_new),
@@ -107,6 +110,17 @@ def solve_fixed_point(
     start = (x, jnp.zeros_like(x), aux, length, 0, unknown, 0, jnp.array(True))
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
     return FixedPoint(end[0], end[2], end[5], end[6])
+
+
+def _is_stable(matrix: jax.Array) -> jax.Array:
+    """Whether all eigenvalues of I − F' have positive real parts (Routh and Hurwitz, size ≤ 3)."""
+    size = matrix.shape[0]
+    trace, determinant = jnp.trace(matrix), jnp.linalg.det(matrix)
+    stable = (trace > 0) & (determinant > 0)
+    if size < 3:
+        return stable
+    minors = 0.5 * (trace**2 - jnp.trace(matrix @ matrix))
+    return stable & (trace * minors > determinant)
 
 
 def _log(count, residual, x, newton, accept) -> None:

@@ -5,7 +5,7 @@ from ._implicit import Known, local_minimum
 from ._linear import solve
 from ._newton import Newton, OptStep, State
 from ._problems import FinetuningProblem, PretrainingProblem, Problem
-from ._response import response, response_trace
+from ._response import blend, response, response_trace
 from ._starts import finetuning_starts, pretraining_starts
 from ._stock import Stock
 
@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "State",
     "Stock",
+    "blend",
     "finetuning_starts",
     "first_branches",
     "follow_minimum",

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from ._implicit import Known, local_minimum
 
-
-CROSSING_DISTANCE = 0.1  # of the centres' spread, within which two minima count as competing
+CROSSING_DISTANCE = 0.5  # of the centres' spread, within which two minima count as competing
 
 
 class Minimum(NamedTuple):
     """Minimisers (n, samples), and how they were found.
 
-    `continuous`: no sample is about to change to another minimum that the starts found, so the
-    map is continuous over the draws. `switched_share`: share of the samples whose minimum another start than the first
-    one found. `largest_gradient`: largest sup-norm of the remaining gradient over the samples.
+    `competing_share`: share of the samples about to change to another minimum that the starts
+    found; where it is 0 the map is continuous over the draws. `switched_share`: share of the
+    samples whose minimum another start than the first one found. `largest_gradient`: largest
+    sup-norm of the remaining gradient.
     """
 
     x: jax.Array
-    continuous: jax.Array
+    competing_share: jax.Array
     switched_share: jax.Array
     largest_gradient: jax.Array
 
@@ -39,14 +39,15 @@ def global_minimum(solver, starts, scale, centre, data) -> Minimum:
     margin = 1e3 * eps**0.75 * (1 + jnp.abs(values[0]))
     best = jnp.where(jnp.min(values, axis=0) < values[0] - margin, jnp.argmin(values, axis=0), 0)
     init = jnp.take_along_axis(found, best[None, None], axis=0)[0]
-    # Moving the centre by gap/distance makes two minima change places; where that is far beyond
-    # what the centres span for every sample, no sample nearby jumps.
-    distance = jnp.sqrt(jnp.sum((found - init) ** 2, axis=1))
-    gap = values - jnp.min(values, axis=0)
-    apart = distance > 10 * eps**0.25 * (1 + jnp.sqrt(jnp.sum(init**2, axis=0)))
+    # Moving the centre by gap/distance makes two minima change places; where that is a large part
+    # of what the centres span, no sample nearby jumps.
+    distance = jnp.sqrt(jnp.sum((found - init[None]) ** 2, axis=1))
+    gap = values - jnp.min(values, axis=0, keepdims=True)
+    apart = distance > 10 * eps**0.25 * (1 + jnp.sqrt(jnp.sum(init**2, axis=0)))[None]
     near = gap < CROSSING_DISTANCE * distance * jnp.sqrt(jnp.mean(centre**2))
     switched_share = jnp.mean(best != 0, dtype=values.dtype)
-    known = Minimum(init, ~jnp.any(apart & near), switched_share, jnp.zeros((), values.dtype))
+    competing_share = jnp.mean(jnp.any(apart & near, axis=0), dtype=values.dtype)
+    known = Minimum(init, competing_share, switched_share, jnp.zeros((), values.dtype))
     return follow_minimum(Known(solver.problem), known, scale, centre, data)
 
 
@@ -59,4 +60,4 @@ def follow_minimum(solver, known: Minimum, scale, centre, data) -> Minimum:
 def first_branches(init: jax.Array) -> Minimum:
     """Points to follow minima from before any search."""
     zero = jnp.zeros((), init.dtype)
-    return Minimum(init, jnp.array(True), zero, zero)
+    return Minimum(init, zero, zero, zero)

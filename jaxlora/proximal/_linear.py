@@ -5,11 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Up to this size the elimination is unrolled, which runs faster; larger ones compile faster rolled.
+UNROLLED = 10
+
 
 class Factors(NamedTuple):
-    """L D Lᵀ of symmetric matrices: the columns of L below its unit diagonal, and D's entries."""
+    """L D Lᵀ of symmetric matrices: `columns` [k, i, ...] holds L_ik for i > k, else 0."""
 
-    columns: tuple[jax.Array, ...]
+    columns: jax.Array
     pivots: jax.Array
 
 
@@ -19,40 +22,62 @@ def factorise(matrix: jax.Array) -> Factors:
     Stable where they are positive definite. A pivot ≤ 0 says that one is not; what is solved with
     it is then finite nonsense.
     """
-    tiny = jnp.finfo(matrix.dtype).tiny ** 0.5
+    size = matrix.shape[0]
+    if size > UNROLLED:
+        return _factorise_rolled(matrix)
     columns, pivots = [], []
     rest = matrix
-    for _ in range(matrix.shape[0]):
+    for k in range(size):
         pivot = rest[0, 0]
         row = rest[0, 1:]
-        column = row / jnp.maximum(pivot, tiny)
+        column = row / _bounded(pivot)[None]
         rest = rest[1:, 1:] - column[:, None] * row[None]
-        columns.append(column)
+        columns.append(jnp.concatenate([jnp.zeros_like(matrix[0, : k + 1]), column]))
         pivots.append(pivot)
-    return Factors(tuple(columns), jnp.stack(pivots))
+    return Factors(jnp.stack(columns), jnp.stack(pivots))
+
+
+def _factorise_rolled(matrix: jax.Array) -> Factors:
+    index = jnp.arange(matrix.shape[0]).reshape((-1,) + (1,) * (matrix.ndim - 2))
+
+    def eliminate(rest, k):
+        row = rest[k]
+        pivot = row[k]
+        column = jnp.where(index > k, row, 0.0) / _bounded(pivot)[None]
+        return rest - column[:, None] * row[None], (column, pivot)
+
+    _, (columns, pivots) = jax.lax.scan(eliminate, matrix, jnp.arange(matrix.shape[0]))
+    return Factors(columns, pivots)
 
 
 def substitute(factors: Factors, b: jax.Array) -> jax.Array:
     """x with L D Lᵀ x = b for b (n, ...) or (n, k, ...)."""
     extra = (1,) * (b.ndim - factors.pivots.ndim)
+    columns = factors.columns.reshape(factors.columns.shape[:2] + extra + b.shape[1 + len(extra) :])
+    pivots = _bounded(factors.pivots).reshape(columns.shape[1:])
+    size = b.shape[0]
+    unroll = size if size <= UNROLLED else 1
 
-    def fit(a):
-        """Coefficients shaped to multiply rows of b."""
-        return a.reshape(a.shape[:1] + extra + a.shape[1:])
+    def forward(rest, inputs):
+        k, column = inputs
+        here = rest[k]
+        return rest - column * here[None], here
 
-    columns = [fit(column) for column in factors.columns]
-    pivots = fit(jnp.maximum(factors.pivots, jnp.finfo(b.dtype).tiny ** 0.5))
-    rest, scaled = b, []
-    for column, pivot in zip(columns, pivots, strict=True):
-        scaled.append(rest[0] / pivot)
-        rest = rest[1:] - column * rest[:1]
-    x = jnp.zeros((0, *b.shape[1:]), b.dtype)
-    for column, here in zip(reversed(columns), reversed(scaled), strict=True):
-        x = jnp.concatenate([(here - jnp.sum(column * x, axis=0))[None], x])
-    return x
+    def backward(x, inputs):
+        k, column, here = inputs
+        return x.at[k].set(here - jnp.sum(column * x, axis=0)), None
+
+    index = jnp.arange(size)
+    _, y = jax.lax.scan(forward, b, (index, columns), unroll=unroll)
+    inputs = (index, columns, y / pivots)
+    return jax.lax.scan(backward, jnp.zeros_like(b), inputs, reverse=True, unroll=unroll)[0]
 
 
 def solve(matrix: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x with `matrix` x = b for symmetric (n, n, ...), and the least pivot (...)."""
     factors = factorise(matrix)
     return substitute(factors, b), jnp.min(factors.pivots, axis=0)
+
+
+def _bounded(pivot: jax.Array) -> jax.Array:
+    return jnp.maximum(pivot, jnp.finfo(pivot.dtype).tiny ** 0.5)

@@ -52,11 +52,11 @@ class Newton(eqx.Module):
         def body(carry):
             x, shift, f, g, _, count = carry
             hessian = scale * problem.hessian(x, data)
-            step, pivot = solve(hessian + identity_like(hessian) * (1 + shift), g)
+            step, pivot = solve(hessian + identity_like(hessian) * (1 + shift)[None, None], g)
             candidate = x - step
             f_new = value(candidate)
             accept = (pivot > 0) & (f_new <= f + 8 * eps * (1 + jnp.abs(f)))
-            x = jnp.where(accept, candidate, x)
+            x = jnp.where(accept[None], candidate, x)
             shift = jnp.where(accept, jnp.where(shift < 0.1, 0.0, shift / 8), 4 * shift + 0.5)
             g = gradient(x)
             busy = jnp.any(jnp.max(jnp.abs(g), axis=0) > self.tol) & (count + 1 < self.maxiter)

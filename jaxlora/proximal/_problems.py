@@ -72,7 +72,7 @@ class PretrainingProblem(Problem):
         tail = (1,) * (x.ndim - 1)
         full = rows[index] * jnp.asarray(factor, x.dtype).reshape(factor.shape + tail)
         twice = rows[mirror] * jnp.asarray(mirror_factor, x.dtype).reshape((-1, *tail))
-        return full + identity_like(full) * twice[:, None]
+        return full + identity_like(full) * twice[None]
 
 
 class FinetuningProblem(Problem):

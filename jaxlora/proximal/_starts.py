@@ -33,7 +33,7 @@ def finetuning_starts(activation: Activation, scale, centre, spike, offset, fiel
     if isinstance(activation, Identity):
         return jnp.stack([centre, -centre, _secular_root(scale, centre, values, vectors)])
     tokens = centre.shape[0]
-    top = vectors[:, -1] * jnp.sqrt(jnp.maximum(values[-1], 0.0))
+    top = vectors[:, -1] * jnp.sqrt(jnp.maximum(values[-1:], 0.0))
     signs = 1 - 2 * jnp.eye(tokens, dtype=centre.dtype)
     reversed_token = signs.reshape((tokens, tokens) + (1,) * (centre.ndim - 1)) * centre[None]
     others = jnp.stack([centre, jnp.zeros_like(centre), spike, -spike, top, -top])
@@ -55,7 +55,7 @@ def _secular_root(scale, centre, values, vectors) -> jax.Array:
 
     def stretched(s):
         """χ in the eigenbasis for |χ|² = s."""
-        return along / jnp.maximum(1 + c * (s - values), tiny)
+        return along / jnp.maximum(1 + c * (s[None] - values), tiny)
 
     # Above `low` all factors are positive and |χ|² − s falls from ≥ 0 to below 0 at `high`: the
     # factors are at least c (s − low), and at least `slack` where c r_max < 1.

@@ -9,12 +9,13 @@ import jax
 from ._newton import OptStep, State
 from ._problems import Problem
 
-with warnings.catch_warnings():
-    # jaxopt announces on import that it is no longer developed; the version is pinned.
-    warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
-    import jaxopt
 
-_SOLVERS = {"bfgs": jaxopt.BFGS, "lbfgs": jaxopt.LBFGS}
+def _stock_solver(name: str):
+    with warnings.catch_warnings():
+        # jaxopt announces on import that it is no longer developed; the version is pinned.
+        warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
+        import jaxopt
+    return {"bfgs": jaxopt.BFGS, "lbfgs": jaxopt.LBFGS}[name]
 
 
 class Stock(eqx.Module):
@@ -27,7 +28,7 @@ class Stock(eqx.Module):
 
     def run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         """Minimise from `init` (n, samples); returns params (n, samples) and the state."""
-        solver = _SOLVERS[self.name](
+        solver = _stock_solver(self.name)(
             self.problem.objective, maxiter=self.maxiter, tol=self.tol, implicit_diff=False
         )
 
