@@ -1,0 +1,36 @@
+"""Algorithm 1, active fine-tuning: which candidate sequences are labelled (theory section 8)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from .activations import Activation
+
+LARGEST_POOL = 64  # candidates per kept sample; below ρ = 1/64 candidates are used repeatedly
+TRACED_POOL = 16  # the same where ρ is traced and sizes must not depend on it
+
+
+def pool_factor(active_ratio: jax.Array) -> int:
+    """Candidates to draw for each sample kept: a power of two ≥ 1/ρ, or 0 where all are kept."""
+    if isinstance(active_ratio, Tracer):
+        return TRACED_POOL
+    ratio = float(active_ratio)
+    if not 0 < ratio < 1:
+        return 0
+    return min(2 ** math.ceil(math.log2(1 / ratio)), LARGEST_POOL)
+
+
+def select(activation: Activation, active_ratio, teacher, student, count: int):
+    """`count` pairs (z*, z) among the share ρ of candidates of least |σ(z) − σ(0)|²_F.
+
+    `teacher` and `student` are the candidates (T, T, pool); the pairs come evenly from the kept
+    ones in order of that distance. The selection is a hard threshold: it has no derivative.
+    """
+    pool = student.shape[-1]
+    reference = activation(jnp.zeros(student.shape[:2], student.dtype))[..., None]
+    order = jnp.argsort(activation.loss(student, reference))
+    steps = (jnp.arange(count) + 0.5) / count
+    chosen = order[jnp.minimum((steps * active_ratio * pool).astype(int), pool - 1)]
+    return teacher[..., chosen], student[..., chosen]

@@ -1,0 +1,196 @@
+"""State evolution of the fine-tuning, (62)–(73) (theory section 5)."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .branches import BranchedFixedPoint, solve_on_branches
+from .laws import correlated, root
+from .options import Options
+from .proximal import (
+    FinetuningProblem,
+    Known,
+    Minimum,
+    blend,
+    finetuning_starts,
+    first_branches,
+    follow_minimum,
+    global_minimum,
+    make_solver,
+    response,
+)
+from .sampling import Draws
+from .symmetric import identity_like
+from .tasks import Task
+
+STARTS = {"informed": (1.0, 0.95, 0.2), "uninformed": (0.1, 0.01, 0.2)}
+
+
+class Conjugates(NamedTuple):
+    """q̂, m̂, v̂."""
+
+    q: jax.Array
+    m: jax.Array
+    v: jax.Array
+
+
+class SideFields(NamedTuple):
+    """The frozen layer's pre-activations (z*, z) on the training samples, (T, T, n)."""
+
+    teacher: jax.Array
+    student: jax.Array
+
+
+class StateEvolution(eqx.Module):
+    """The fine-tuning's map (q, m, v) → (q, m, v) on frozen draws (one replicate)."""
+
+    task: Task
+    fields: SideFields
+    draws: Draws
+    options: Options = eqx.field(static=True)
+
+    @property
+    def solver(self):
+        """The solver of prox."""
+        problem = FinetuningProblem(self.task.activation, self.task.tokens)
+        return make_solver(self.options.solver, problem, self.options.proximal_tol)
+
+    @property
+    def teacher_field(self) -> jax.Array:
+        """z* + χ*χ*ᵀ − I (T, T, n)."""
+        spike = self.draws.spike
+        field = self.fields.teacher
+        return field + spike[:, None] * spike[None] - identity_like(field)
+
+    def data(self, x) -> tuple[jax.Array, jax.Array]:
+        """z − q I and the target σ(z* + χ*χ*ᵀ − I)."""
+        offset = self.fields.student - x[0] * identity_like(self.fields.student)
+        return offset, self.task.activation(self.teacher_field)
+
+    def centre(self, x) -> jax.Array:
+        """χ̃ = m χ* + √(q − m²) ζ, (T, n)."""
+        q, m, _ = x
+        return correlated(jnp.ones_like(q), m, q, self.draws.spike, self.draws.noise)[1]
+
+    def search(self, x) -> Minimum:
+        """prox: the global maximum of ψ for every sample."""
+        centre, data = self.centre(x), self.data(x)
+        starts = finetuning_starts(
+            self.task.activation, x[2], centre, self.draws.spike, data[0], self.teacher_field
+        )
+        return global_minimum(self.solver, starts, x[2], centre, data)
+
+    def follow(self, x, minimum: Minimum) -> Minimum:
+        """The proximal map on the branches of `minimum`."""
+        return follow_minimum(self.solver, minimum, x[2], self.centre(x), self.data(x))
+
+    def __call__(self, x, minimum: Minimum) -> jax.Array:
+        """The map at x, where `minimum` is prox."""
+        known = Known(self.solver.problem)
+        minimum = follow_minimum(known, minimum, x[2], self.centre(x), self.data(x))
+        return order_parameters(self.task, self.conjugates(x, minimum))
+
+    def conjugates(self, x, minimum: Minimum) -> Conjugates:
+        """(q̂, m̂, v̂), written with γ = −(χ − χ̃)/v, the gradient of the loss at prox.
+
+        So v = 0 is a regular point. With k = E Tr L (I + v L)⁻¹, L = ∇²_χ loss and
+        (m/v) Tr C = (m/v) T − m k; the term E χ*ᵀχ̃ = m T is exact.
+        """
+        m, alpha = x[1], self.task.alpha_ft
+        gamma = self.gamma(x, minimum)
+        stein, before = self.responses(x, minimum, gamma)
+        k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
+        return Conjugates(
+            alpha * self.mean(_dot(gamma, gamma)),
+            alpha * (m * k - self.mean(_dot(self.draws.spike, gamma))),
+            alpha * (k - 2 * self.mean(self.shift_force(x, minimum))),
+        )
+
+    def gamma(self, x, minimum: Minimum) -> jax.Array:
+        """The gradient of the loss at prox, (T, n)."""
+        return self.solver.problem.gradient(minimum.x, self.data(x))
+
+    def shift_force(self, x, minimum: Minimum) -> jax.Array:
+        """∂_q ψ = Tr Γ of every sample: only the explicit shift −q I, (n,)."""
+        return jnp.trace(self.solver.problem.gamma(minimum.x, self.data(x)))
+
+    def responses(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
+        """k in Stein's form E Tr L (I + v L)⁻¹ and in the form before, E γ·ζ/√(q − m²)."""
+        q, m, _ = x
+        before = self.mean(_dot(gamma, self.draws.noise)) / root(q - m**2)
+        X = response(self.solver.problem, minimum.x, x[2], self.data(x))
+        return self.mean(jnp.trace(X)), before
+
+    def train_error(self, x, minimum: Minimum) -> jax.Array:
+        """E'_train = E_R' |σ(z + χχᵀ − q I) − σ(z* + χ*χ*ᵀ − I)|² (20)."""
+        return self.mean(self.solver.problem.loss(minimum.x, self.data(x)))
+
+    def mean(self, values) -> jax.Array:
+        """E over the draws."""
+        return jnp.sum(self.draws.weights * values)
+
+
+def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
+    """(q, m, v) from (q̂, m̂, v̂): m = m̂ v, q = (m̂² + q̂) v², v = 1/(2λ' + v̂)."""
+    q_hat, m_hat, v_hat = conjugates
+    v = 1 / (2 * task.lam_ft + v_hat)
+    return jnp.stack([(m_hat**2 + q_hat) * v**2, m_hat * v, v])
+
+
+class FinetuningSolution(eqx.Module):
+    """A solved replicate from one start: (q, m, v), conjugates, errors, energy and status."""
+
+    order: jax.Array
+    conjugates: Conjugates
+    train_error: jax.Array
+    energy: jax.Array
+    fixed_point: BranchedFixedPoint
+    stein_gap: jax.Array
+    result: jax.Array
+
+
+def solve_state_evolution(
+    task: Task, fields: SideFields, draws: Draws, start: jax.Array, options: Options
+) -> FinetuningSolution:
+    """Solve the fine-tuning on one replicate's draws, from (q, m, v) = `start`."""
+    evolution = StateEvolution(task, fields, draws, options)
+
+    def feasible(x):
+        q, m, v = x
+        return (q >= m**2) & (v >= 0)
+
+    solved = solve_on_branches(
+        evolution,
+        evolution.follow,
+        evolution.search,
+        start,
+        first_branches(evolution.centre(start)),
+        feasible,
+        floor=1e-3,
+        **options.iteration,
+    )
+    x, minimum = solved.value, solved.minimum
+    train_error = evolution.train_error(x, minimum)
+    stein, before = evolution.responses(x, minimum, evolution.gamma(x, minimum))
+    # λ' q → 0 as λ' → ∞, where q ~ 1/λ'².
+    ridge = jnp.where(jnp.isinf(task.lam_ft), 0.0, task.lam_ft * x[0])
+    return FinetuningSolution(
+        x * jnp.where(x[1] < 0, jnp.array([1.0, -1.0, 1.0], x.dtype), 1.0),
+        evolution.conjugates(x, minimum),
+        train_error,
+        task.alpha_ft * train_error + ridge,
+        solved,
+        jnp.abs(stein / before - 1),
+        solved.result(options.tol, options.jump_tol),
+    )
+
+
+def overlap(q, m) -> jax.Array:
+    """o_w = m/√q, NaN where ŵ = 0."""
+    return jnp.where(q > 0, m / jnp.sqrt(jnp.where(q > 0, q, 1.0)), jnp.nan)
+
+
+def _dot(a, b):
+    return jnp.sum(a * b, axis=0)

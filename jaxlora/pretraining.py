@@ -1,0 +1,198 @@
+"""State evolution of the pre-training, (46)–(55) (theory section 4)."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .branches import BranchedFixedPoint, solve_on_branches
+from .laws import conditional_variance, correlated, root
+from .options import Options
+from .proximal import (
+    Known,
+    Minimum,
+    PretrainingProblem,
+    blend,
+    first_branches,
+    follow_minimum,
+    global_minimum,
+    make_solver,
+    pretraining_starts,
+    response_trace,
+)
+from .results import Result
+from .sampling import Draws
+from .spectrum import right_edge, truncated_moments
+from .tasks import Task
+
+
+class Conjugates(NamedTuple):
+    """Q̂, M̂, V̂."""
+
+    Q: jax.Array
+    M: jax.Array
+    V: jax.Array
+
+
+class StateEvolution(eqx.Module):
+    """The pre-training's map (Q, M, V) → (Q, M, V) on frozen draws (one replicate)."""
+
+    task: Task
+    draws: Draws
+    options: Options = eqx.field(static=True)
+
+    @property
+    def solver(self):
+        """The solver of Prox."""
+        problem = PretrainingProblem(self.task.activation, self.task.tokens)
+        return make_solver(self.options.solver, problem, self.options.proximal_tol)
+
+    def fields(self, x) -> tuple[jax.Array, jax.Array]:
+        """z* and z̃ under Q (13), both packed and divided by √s, (L, n)."""
+        Q, M, _ = x
+        A0 = self.task.teacher_variance()
+        return correlated(A0, M, Q, self.draws.first, self.draws.second)
+
+    def data(self, x) -> jax.Array:
+        """The target σ(z*) (T, T, n)."""
+        return self.task.activation(self.solver.problem.field(self.fields(x)[0]))
+
+    def search(self, x) -> Minimum:
+        """Prox: the global maximum of Ψ for every sample."""
+        teacher, centre = self.fields(x)
+        field = self.solver.problem.field(teacher)
+        starts = pretraining_starts(self.task.activation, x[2], centre, field)
+        return global_minimum(self.solver, starts, x[2], centre, self.data(x))
+
+    def follow(self, x, minimum: Minimum) -> Minimum:
+        """Prox on the branches of `minimum`."""
+        return follow_minimum(self.solver, minimum, x[2], self.fields(x)[1], self.data(x))
+
+    def __call__(self, x, minimum: Minimum) -> jax.Array:
+        """The map at x, where `minimum` is Prox."""
+        known = Known(self.solver.problem)
+        minimum = follow_minimum(known, minimum, x[2], self.fields(x)[1], self.data(x))
+        value = order_parameters(self.task, self.conjugates(x, minimum))
+        # An iterate that overshot to the collapsed state restarts from smaller values.
+        return jnp.where(value[0] > 0, value, 0.25 * x)
+
+    def conjugates(self, x, minimum: Minimum) -> Conjugates:
+        """(Q̂, M̂, V̂), written with γ = −(h − z̃)/(V√s), the gradient of the loss at Prox.
+
+        So V = 0 is a regular point.
+        """
+        M = x[1]
+        g = self.draws.first
+        A0, alpha = self.task.teacher_variance(), self.task.alpha
+        gamma = self.gamma(x, minimum)
+        stein, before = self.V_hats(x, minimum, gamma)
+        V_hat = blend(minimum.competing_share, stein, before, g.shape[-1])
+        Q_hat = 2 * alpha * self.mean(_dot(gamma, gamma))
+        M_hat = -2 * alpha * self.mean(_dot(gamma, g)) / jnp.sqrt(A0) + M / A0 * V_hat
+        return Conjugates(Q_hat, M_hat, V_hat)
+
+    def gamma(self, x, minimum: Minimum) -> jax.Array:
+        """The gradient of the loss at Prox, (L, n)."""
+        return self.solver.problem.gradient(minimum.x, self.data(x))
+
+    def V_hats(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
+        """V̂ in Stein's form 2α E Tr L (I + V L)⁻¹ and in the form before, 2α E γ·ζ/√B."""
+        Q, M, _ = x
+        B = conditional_variance(self.task.teacher_variance(), M, Q)
+        before = self.mean(_dot(gamma, self.draws.second)) / root(B)
+        stein = self.mean(response_trace(self.solver.problem, minimum.x, x[2], self.data(x)))
+        return 2 * self.task.alpha * stein, 2 * self.task.alpha * before
+
+    def train_error(self, x, minimum) -> jax.Array:
+        """E_train = E_R |σ(z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
+        return self.mean(self.solver.problem.loss(minimum, self.data(x)))
+
+    def mean(self, values) -> jax.Array:
+        """E over the draws."""
+        return jnp.sum(self.draws.weights * values)
+
+
+def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
+    """(Q, M, V) from (Q̂, M̂, V̂) through the spectrum μ_η."""
+    Q_hat, M_hat, V_hat = conjugates
+    eta = jnp.sqrt(Q_hat) / M_hat
+    eps = 2 * jnp.sqrt(task.kappa) * task.lam / M_hat
+    J, J1, J2 = truncated_moments(eta, eps, task.kappa0)
+    Q = (M_hat / V_hat) ** 2 * J
+    M = M_hat / (2 * V_hat) * (2 * J - eta * J1 - eps * J2)
+    V = J1 / (2 * V_hat * eta)
+    return jnp.stack([Q, M, V])
+
+
+class PretrainingSolution(eqx.Module):
+    """A solved replicate: its order parameters (Q, M, V), proximal points and status."""
+
+    order: jax.Array
+    conjugates: Conjugates
+    minimum: jax.Array
+    critical_lam: jax.Array
+    fixed_point: BranchedFixedPoint
+    stein_gap: jax.Array
+    result: jax.Array
+
+
+def solve_state_evolution(
+    task: Task, draws: Draws, start: jax.Array, options: Options
+) -> PretrainingSolution:
+    """Solve the pre-training on one replicate's draws, from (Q, M, V) = `start`.
+
+    For λ ≥ λ_c the solution is Q = M = V = 0.
+    """
+    zero = jnp.zeros_like(start)
+    evolution = StateEvolution(task, draws, options)
+    at_zero = evolution.conjugates(zero, first_branches(jnp.zeros_like(evolution.fields(zero)[1])))
+    critical_lam = collapse_threshold(task, at_zero)
+    collapsed = task.lam >= critical_lam
+    # Where Ŵ = 0 the solve below is not used; a harmless λ lets it end at once.
+    lam = jnp.where(collapsed, critical_lam / 2, task.lam)
+    evolution = eqx.tree_at(lambda e: e.task.lam, evolution, lam)
+    A0 = task.teacher_variance()
+
+    def feasible(x):
+        Q, M, V = x
+        return (Q > 0) & (M > 0) & (V > 0) & (conditional_variance(A0, M, Q) > 0)
+
+    solved = solve_on_branches(
+        evolution,
+        evolution.follow,
+        evolution.search,
+        start,
+        first_branches(evolution.fields(start)[1]),
+        feasible,
+        floor=1e-12,  # 0 is repelling, so all sizes are meant
+        **options.iteration,
+    )
+    conjugates = evolution.conjugates(solved.value, solved.minimum)
+    gamma = evolution.gamma(solved.value, solved.minimum)
+    stein, before = evolution.V_hats(solved.value, solved.minimum, gamma)
+    result = solved.result(options.tol, options.jump_tol)
+
+    def choose(collapsed_value, value):
+        return jnp.where(collapsed, collapsed_value, value)
+
+    return PretrainingSolution(
+        choose(zero, solved.value),
+        Conjugates(*map(choose, at_zero, conjugates)),
+        choose(0.0, solved.minimum.x),
+        critical_lam,
+        solved,
+        choose(0.0, jnp.abs(stein / before - 1)),
+        choose(jnp.asarray(Result.COLLAPSED, result.dtype), result),
+    )
+
+
+def collapse_threshold(task: Task, at_zero: Conjugates) -> jax.Array:
+    """λ_c = M̂ x₊(√Q̂/M̂)/(2√κ) from the conjugates at Q = M = V = 0; 0 where M̂ ≤ 0."""
+    M_hat = jnp.maximum(at_zero.M, jnp.finfo(at_zero.M.dtype).tiny ** 0.25)
+    edge = right_edge(jnp.sqrt(at_zero.Q) / M_hat, task.kappa0)
+    return M_hat * edge / (2 * jnp.sqrt(task.kappa))
+
+
+def _dot(a, b):
+    return jnp.sum(a * b, axis=0)
