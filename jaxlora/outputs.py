@@ -1,0 +1,137 @@
+"""What a prediction holds: values, standard errors and status of both stages."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .results import Result
+
+
+class Pretraining(eqx.Module):
+    """Order parameters and observables of the pre-trained weights, all O(1).
+
+    Q, M, V (8) and their conjugates (46)–(51) are those of the training; the errors (55), (20) and
+    the effective noise Δ_eff (26) are those of the layer recalibrated by β. `critical_lam` is λ_c,
+    from which on Ŵ = 0. NaN where undefined: the training side of a given pre-training.
+    """
+
+    Q: jax.Array
+    M: jax.Array
+    V: jax.Array
+    Q_hat: jax.Array
+    M_hat: jax.Array
+    V_hat: jax.Array
+    test_error: jax.Array
+    train_error: jax.Array
+    effective_noise: jax.Array
+    critical_lam: jax.Array
+
+
+class Branch(eqx.Module):
+    """The fixed point that one start leads to; `energy` is α' E'_train + λ' q, per dimension."""
+
+    start: str = eqx.field(static=True)
+    q: jax.Array
+    m: jax.Array
+    v: jax.Array
+    energy: jax.Array
+    result: jax.Array
+
+
+class Finetuning(eqx.Module):
+    """Order parameters and observables of the fine-tuned weights, all O(1).
+
+    q, m, v (9) and their conjugates (62)–(72), E' (73), E'_train (20), the overlap o_w = m/√q, the
+    forgetting E'' (84), and E' of the frozen layer (79). They are those of the branch of least
+    energy, the empirical risk minimiser; `branches` has all. NaN where undefined: the overlap of
+    ŵ = 0.
+    """
+
+    q: jax.Array
+    m: jax.Array
+    v: jax.Array
+    q_hat: jax.Array
+    m_hat: jax.Array
+    v_hat: jax.Array
+    test_error: jax.Array
+    train_error: jax.Array
+    overlap: jax.Array
+    forgetting: jax.Array
+    energy: jax.Array
+    frozen_test_error: jax.Array
+    branches: tuple[Branch, ...]
+
+
+class StandardErrors(eqx.Module):
+    """Standard errors of the numbers of both stages; NaN for a single replicate."""
+
+    pretraining: Pretraining
+    finetuning: Finetuning
+
+
+class SolveStatus(eqx.Module):
+    """How one stage's solve ended, the worst over replicates; `iterations` is their mean.
+
+    `residual` is the undamped max |F(x) − x|/(1e-3 + |x|) on the branches that were followed, and
+    `switching_jump` the same with all proximal minima taken anew. `switched_share` is the share of
+    samples whose minimum the plain start would have missed, `largest_gradient` what is left of the
+    proximal gradients, `stein_gap` the relative difference of the response V̂ (or k) before and
+    after Stein's lemma: sampling error where the proximal map is continuous, jumps where it is not.
+    """
+
+    result: jax.Array
+    residual: jax.Array
+    iterations: jax.Array
+    switched_share: jax.Array
+    largest_gradient: jax.Array
+    stein_gap: jax.Array
+    switching_jump: jax.Array
+
+    def failure(self) -> str | None:
+        """What failed, in a sentence; None where nothing did (concrete values only)."""
+        result = Result(int(self.result))
+        if result.successful:
+            return None
+        return f"{result.message} Undamped residual {float(self.residual):.2e}."
+
+
+class Status(eqx.Module):
+    """The status of both stages."""
+
+    pretraining: SolveStatus
+    finetuning: SolveStatus
+
+    def failure(self) -> str | None:
+        """What failed, in a sentence for each stage; None where nothing did (concrete values)."""
+        stages = (("pretraining", self.pretraining), ("finetuning", self.finetuning))
+        failures = [f"{name}: {failure}" for name, stage in stages if (failure := stage.failure())]
+        return " ".join(failures) or None
+
+
+class Prediction(eqx.Module):
+    """Both stages: means over the replicates, their standard errors, and how the solves ended."""
+
+    pretraining: Pretraining
+    finetuning: Finetuning
+    stderr: StandardErrors
+    status: Status
+
+
+class ConvergenceError(RuntimeError):
+    """A solve failed; `prediction` is what there is, its status included."""
+
+    def __init__(self, message: str, prediction: Prediction):
+        super().__init__(message)
+        self.prediction = prediction
+
+
+def mean_and_stderr(values):
+    """Means over the leading axis of every leaf and their standard errors (NaN for one)."""
+
+    def stderr(x):
+        if x.shape[0] == 1:
+            return jnp.full_like(x[0], jnp.nan)
+        return jnp.std(x, axis=0, ddof=1) / np.sqrt(x.shape[0])
+
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), values), jax.tree.map(stderr, values)

@@ -1,0 +1,219 @@
+"""Each stage solved on every replicate of the draws, and what is averaged over them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from . import finetuning, pretraining
+from .active import select
+from .branches import BranchedFixedPoint
+from .laws import correlated
+from .noise import effective_noise
+from .observables import Errors, evaluate
+from .options import Options
+from .outputs import Branch, Finetuning, Pretraining, SolveStatus, mean_and_stderr
+from .results import Result, worst
+from .sampling import Draws
+from .symmetric import root_weights, unpack
+from .tasks import Task
+
+PRETRAINING_START = (1.0, 0.5, 1.0)
+
+
+class Samples(eqx.Module):
+    """The frozen draws of a prediction; `pool` are the candidates of active fine-tuning."""
+
+    train: Draws
+    test: Draws
+    pool: Draws | None
+
+
+class Pretrained(eqx.Module):
+    """A solved pre-training: values, standard errors, status, and its replicates.
+
+    `order` (R, 3) is (Q, M, V) of each replicate, `student` (R, L, n) the packed z/√s on its
+    training samples, for reused sequences.
+    """
+
+    values: Pretraining
+    stderr: Pretraining
+    status: SolveStatus
+    order: jax.Array
+    student: jax.Array | None
+
+
+class Finetuned(eqx.Module):
+    """A solved fine-tuning: values, standard errors and status."""
+
+    values: Finetuning
+    stderr: Finetuning
+    status: SolveStatus
+
+
+def pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
+    """Solve the pre-training on every replicate, each from the solution of the one before."""
+    if task.given is not None:
+        return _given_pretraining(task, samples)
+
+    def solve(start, draws):
+        solution = pretraining.solve_state_evolution(task, draws, start, options)
+        evolution = pretraining.StateEvolution(task, draws, options)
+        train_error = evolution.train_error(solution.order, task.beta * solution.minimum)
+        usable = solution.result == Result.CONVERGED
+        return jnp.where(usable, solution.order, start), (solution, train_error)
+
+    start = jnp.asarray(PRETRAINING_START, task.delta.dtype)
+    _, (solution, train_error) = jax.lax.scan(solve, start, samples.train)
+    order = solution.order
+    values, stderr = mean_and_stderr(
+        Pretraining(
+            *order.T,
+            *solution.conjugates,
+            _pretraining_test_error(task, order, samples.test),
+            train_error,
+            effective_noise(task.teacher_variance(), order[:, 0], order[:, 1], task.beta),
+            solution.critical_lam,
+        )
+    )
+    collapsed = solution.result == Result.COLLAPSED
+    status = _status(solution.result, solution.fixed_point, solution.stein_gap, collapsed)
+    return Pretrained(values, stderr, status, order, solution.minimum)
+
+
+def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Options) -> Finetuned:
+    """Solve the fine-tuning on every replicate from all starts and keep the lowest energy."""
+
+    def fields(inputs):
+        order, student, draws, pool = inputs
+        return _training_fields(task, order, student, draws, pool, options)
+
+    inputs = (pretrained.order, pretrained.student, samples.train, samples.pool)
+    side_fields = jax.lax.map(fields, inputs)
+
+    def from_start(start):
+        def solve(guess, inputs):
+            replicate_fields, draws = inputs
+            solution = finetuning.solve_state_evolution(
+                task, replicate_fields, draws, guess, options
+            )
+            usable = solution.result == Result.CONVERGED
+            return jnp.where(usable, solution.order, start), solution
+
+        return jax.lax.scan(solve, start, (side_fields, samples.train))[1]
+
+    starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
+    branches = jax.lax.map(from_start, starts)
+    results = jax.vmap(worst)(branches.result)
+    lowest = _lowest(branches.energy.mean(1))
+    solution = jax.tree.map(lambda x: x[lowest], branches)
+
+    q, m, _ = solution.order.T
+    errors = _test_errors(task, pretrained.order, q, m, samples.test)
+    summaries = [
+        Branch(name, *branches.order[i].T, branches.energy[i], branches.result[i])
+        for i, name in enumerate(finetuning.STARTS)
+    ]
+    values, stderr = mean_and_stderr(
+        Finetuning(
+            *solution.order.T,
+            *solution.conjugates,
+            errors.finetuning,
+            solution.train_error,
+            finetuning.overlap(q, m),
+            errors.forgetting,
+            solution.energy,
+            errors.frozen,
+            tuple(summaries),
+        )
+    )
+    values = eqx.tree_at(lambda f: [b.result for b in f.branches], values, list(results))
+    status = _status(solution.result, solution.fixed_point, solution.stein_gap)
+    return Finetuned(values, stderr, status)
+
+
+def _given_pretraining(task: Task, samples: Samples) -> Pretrained:
+    """The effective pre-training set by hand, as if it were solved."""
+    assert task.given is not None
+    _, Q, M = task.given
+    count = samples.train.weights.shape[0]
+    zero, unknown = jnp.zeros_like(Q), jnp.full(count, jnp.nan, Q.dtype)
+    order = jnp.tile(jnp.stack([Q, M, zero]), (count, 1))
+    noise = effective_noise(task.teacher_variance(), order[:, 0], order[:, 1], task.beta)
+    test_error = _pretraining_test_error(task, order, samples.test)
+    values, stderr = mean_and_stderr(
+        Pretraining(
+            order[:, 0],
+            order[:, 1],
+            *[unknown] * 4,
+            test_error,
+            unknown,
+            noise,
+            unknown,
+        )
+    )
+    result = jnp.asarray(Result.GIVEN)
+    return Pretrained(
+        values, stderr, SolveStatus(result, zero, zero, zero, zero, zero, zero), order, None
+    )
+
+
+def _training_fields(task, order, student, draws, pool, options) -> finetuning.SideFields:
+    """(z*, z) on the labelled sequences: under Q, or under R for e = 1, selected by Algorithm 1."""
+    source = draws if pool is None else pool
+    Q, M, V = order
+    teacher, fresh = correlated(task.teacher_variance(), M, Q, source.first, source.second)
+    if not task.reuse:
+        student = fresh
+    elif pool is not None:
+        evolution = pretraining.StateEvolution(task, pool, options)
+        student = jnp.where(V > 0, evolution.search(order).x, 0.0)
+    root = root_weights(task.tokens, teacher)
+    teacher = unpack(root * teacher, task.tokens)
+    student = unpack(root * task.beta * student, task.tokens)
+    if pool is not None:
+        count = draws.weights.shape[-1]
+        ratio = jax.lax.stop_gradient(task.active_ratio)
+        teacher, student = select(task.activation, ratio, teacher, student, count)
+    return finetuning.SideFields(teacher, student)
+
+
+def _test_errors(task, order, q, m, test: Draws) -> Errors:
+    def one(inputs):
+        (Q, M, _), q, m, draws = inputs
+        return evaluate(task, Q, M, q, m, draws)
+
+    return jax.lax.map(one, (order, q, m, test))
+
+
+def _pretraining_test_error(task, order, test: Draws) -> jax.Array:
+    zero = jnp.zeros_like(order[:, 0])
+    return _test_errors(task, order, zero, zero, test).pretraining
+
+
+def _lowest(energies) -> jax.Array:
+    """The branch of least energy, the first among equals.
+
+    Whether it converged does not count: where the lowest failed, another's success would mislead.
+    """
+    energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)
+    margin = 1e-7 * (1 + jnp.abs(energies[0]))
+    return jnp.where(jnp.min(energies) < energies[0] - margin, jnp.argmin(energies), 0)
+
+
+def _status(
+    result: jax.Array, solved: BranchedFixedPoint, stein_gap: jax.Array, collapsed=False
+) -> SolveStatus:
+    """The status over replicates; a collapsed pre-training is exact."""
+
+    def most(x):
+        return jnp.max(jnp.where(collapsed, 0, x))
+
+    return SolveStatus(
+        worst(result),
+        most(solved.residual),
+        jnp.mean(solved.iterations, dtype=solved.value.dtype),
+        jnp.mean(jnp.where(collapsed, 0, solved.switched_share)),
+        most(solved.largest_gradient),
+        jnp.mean(stein_gap),
+        most(solved.switching_jump),
+    )

@@ -1,0 +1,111 @@
+"""Predictions as JSON objects and as tables for people."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from .outputs import Prediction
+from .results import Result
+from .tasks import Task
+
+Json = dict[str, Any]
+
+
+def parameters_of(task: Task) -> Json:
+    """The parameters of a task, those left out as None."""
+    values = {
+        name: None if (value := getattr(task, name)) is None else _number(value)
+        for name in ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft")
+    }
+    given = None if task.given is None else [_number(x) for x in task.given]
+    return {
+        "tokens": task.tokens,
+        "activation": task.activation.name,
+        **values,
+        "reuse": task.reuse,
+        "beta": _number(task.beta),
+        "active_ratio": _number(task.active_ratio),
+        "given": given,
+    }
+
+
+def to_json(prediction: Prediction) -> Json:
+    """A prediction as a JSON object: undefined numbers are None, results their names."""
+    status = {}
+    for stage in ("pretraining", "finetuning"):
+        solve = vars(getattr(prediction.status, stage))
+        result = _result(solve["result"])
+        status[stage] = {k: _number(v) for k, v in solve.items()} | {"result": result}
+    return {
+        "pretraining": _stage(prediction.pretraining),
+        "finetuning": _stage(prediction.finetuning, results=True),
+        "stderr": {
+            "pretraining": _stage(prediction.stderr.pretraining),
+            "finetuning": _stage(prediction.stderr.finetuning),
+        },
+        "status": status,
+    }
+
+
+def to_table(report: Json) -> str:
+    """The JSON object of a prediction, its parameters and seconds included, as a table."""
+    parameters = report["parameters"]
+    lines = ["  ".join(f"{k}={v}" for k, v in parameters.items() if v is not None), ""]
+    for stage in ("pretraining", "finetuning"):
+        status = report["status"][stage]
+        lines.append(f"{stage}: {status['result']}")
+        for name, value in report[stage].items():
+            if name != "branches":
+                lines.append(_row(name, value, report["stderr"][stage][name]))
+        diagnostics = (f"{k} {_short(v)}" for k, v in status.items() if k != "result")
+        lines += ["  " + ", ".join(diagnostics), ""]
+    lines.append("branches of the fine-tuning")
+    for branch in report["finetuning"]["branches"]:
+        numbers = ", ".join(f"{k} {branch[k]:.6g}" for k in ("q", "m", "v", "energy"))
+        lines.append(f"  {branch['start']:<18} {numbers}  ({branch['result']})")
+    seconds = report["seconds"]
+    lines += ["", f"{seconds['compile']:.1f} s to compile, {seconds['run']:.1f} s to run"]
+    return "\n".join(lines)
+
+
+def _stage(values, results: bool = False) -> Json:
+    numbers = {name: _number(x) for name, x in vars(values).items() if name != "branches"}
+    if hasattr(values, "branches"):
+        numbers["branches"] = [_branch(branch, results) for branch in values.branches]
+    return numbers
+
+
+def _branch(branch, results: bool) -> Json:
+    numbers = {name: _number(getattr(branch, name)) for name in ("q", "m", "v", "energy")}
+    result = {"result": _result(branch.result)} if results else {}
+    return {"start": branch.start} | numbers | result
+
+
+def _result(value: jax.Array) -> str:
+    return Result(int(value)).name.lower()
+
+
+def _number(value: jax.Array) -> float | str | None:
+    """A number that JSON can hold: NaN is None, infinity is "inf"."""
+    number = float(np.asarray(value))
+    if math.isnan(number):
+        return None
+    if math.isinf(number):
+        return "inf" if number > 0 else "-inf"
+    return number
+
+
+def _row(name: str, value, stderr) -> str:
+    if value is None:
+        return f"  {name:<18} undefined"
+    if stderr is None:
+        return f"  {name:<18} {value:.6g}"
+    return f"  {name:<18} {value:<12.6g} ± {stderr:.1g}"
+
+
+def _short(value) -> str:
+    if value is None:
+        return "undefined"
+    return value if isinstance(value, str) else f"{value:.2g}"

@@ -1,0 +1,161 @@
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import jaxlora
+from jaxlora.cli import main
+
+POINT = {
+    "--tokens": "2",
+    "--kappa0": "0.5",
+    "--kappa": "1",
+    "--alpha": "0.2",
+    "--delta": "0.5",
+    "--lam": "0.1",
+    "--alpha-ft": "3",
+    "--lam-ft": "0.5",
+    "--samples": "512",
+    "--replicates": "2",
+}
+
+
+def arguments(**changes):
+    point = POINT | {"--" + k.replace("_", "-"): v for k, v in changes.items()}
+    return ["predict", *(word for pair in point.items() for word in pair), "--no-cache"]
+
+
+@pytest.fixture(autouse=True)
+def keep_precision():
+    # The command line sets the precision of its own process.
+    import jax
+
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kappa": "0.5"}, "kappa = 0.5: must be at least 1"),
+        ({"delta": "-1"}, "delta = -1: must be non-negative"),
+        ({"tokens": "0"}, "tokens = 0: must be at least 2"),
+        ({"tokens": "1"}, "tokens = 1: must be at least 2 for softmax"),
+        ({"lam": "0"}, "lam = 0: must be positive"),
+        ({"lam_ft": "-1"}, "lam_ft = -1: must be positive"),
+        ({"alpha": "0"}, "alpha = 0: must be positive"),
+        ({"alpha_ft": "nan"}, "alpha_ft = nan: must be positive"),
+        ({"kappa0": "-2"}, "kappa0 = -2: must be positive"),
+        ({"active_ratio": "1.5"}, "active_ratio = 1.5: must be in (0, 1]"),
+        ({"activation": "relu"}, "activation = 'relu': must be one of identity, softmax"),
+        ({"samples": "0"}, "samples = 0: must be an integer of at least"),
+        ({"replicates": "0"}, "replicates = 0: must be an integer of at least 1"),
+        ({"seed": "-1"}, "seed = -1: must be a non-negative integer"),
+        ({"lam": "many"}, "argument --lam: invalid float value: 'many'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(changes, words, capsys):
+    try:
+        code = main(arguments(**changes))
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.out == ""
+    assert words in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_impossible_given_pretraining_is_named(capsys):
+    code = main(
+        "predict --tokens 2 --delta 0.5 --alpha-ft 3 --lam-ft 0.5 --given 1.5 0.1 1.0".split()
+    )
+    assert code == 2
+    assert "given Q = 0.1: must be" in capsys.readouterr().err
+
+
+def test_json_has_every_number_and_nothing_else_on_stdout(capsys):
+    assert main([*arguments(lam_ft="inf"), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert report["parameters"]["lam_ft"] == "inf"
+    assert list(report["pretraining"]) == [
+        "Q",
+        "M",
+        "V",
+        "Q_hat",
+        "M_hat",
+        "V_hat",
+        "test_error",
+        "train_error",
+        "effective_noise",
+        "critical_lam",
+    ]
+    assert list(report["finetuning"]) == [
+        "q",
+        "m",
+        "v",
+        "q_hat",
+        "m_hat",
+        "v_hat",
+        "test_error",
+        "train_error",
+        "overlap",
+        "forgetting",
+        "energy",
+        "frozen_test_error",
+        "branches",
+    ]
+    assert report["finetuning"]["overlap"] is None
+    assert report["finetuning"]["q"] == 0
+    assert [b["start"] for b in report["finetuning"]["branches"]] == ["informed", "uninformed"]
+    assert report["stderr"]["pretraining"]["Q"] > 0
+    for stage in ("pretraining", "finetuning"):
+        status = report["status"][stage]
+        assert status["result"] == "converged"
+        assert {"residual", "iterations", "switched_share", "largest_gradient", "stein_gap"} <= set(
+            status
+        )
+    assert set(report["seconds"]) == {"compile", "run"}
+
+
+def test_failed_solve_is_reported_with_exit_code_three(capsys, monkeypatch):
+    monkeypatch.setattr(jaxlora.cli, "Options", lambda: jaxlora.Options(max_iterations=2))
+    assert main([*arguments(), "--format", "json"]) == 3
+    output = capsys.readouterr()
+    assert json.loads(output.out)["status"]["pretraining"]["result"] == "not_converged"
+    assert "pretraining" in output.err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"jaxlora {jaxlora.__version__}\n"
+
+
+def test_interrupt_leaves_no_traceback():
+    command = [sys.executable, "-m", "jaxlora.cli", *arguments(), "--samples", "400000"]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_import_changes_no_setting_and_needs_no_solver_library():
+    code = (
+        "import jax; before = dict(jax.config.values); import jaxlora, sys; "
+        "assert dict(jax.config.values) == before; assert 'jaxopt' not in sys.modules; "
+        "assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parent)
