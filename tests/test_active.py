@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from jaxlora.activations import as_activation
+from jaxlora.active import pool_factor, select
+
+TOKENS, POOL = 3, 200
+
+
+def cubic(a):
+    return a**3 + a
+
+
+REFERENCES = {
+    "softmax": lambda a: softmax(a, axis=1),
+    "identity": lambda a: a / TOKENS,
+    cubic: cubic,
+}
+
+
+@pytest.fixture(scope="module")
+def candidates():
+    rng = np.random.default_rng(0)
+    fields = rng.standard_normal((2, TOKENS, TOKENS, POOL))
+    teacher, student = fields + fields.swapaxes(1, 2)
+    return jnp.asarray(teacher), jnp.asarray(student)
+
+
+def positions(chosen, among):
+    """Index of each chosen sample among the candidates."""
+    same = np.all(np.asarray(chosen)[..., :, None] == np.asarray(among)[..., None, :], axis=(0, 1))
+    assert np.all(same.sum(1) == 1)
+    return np.argmax(same, axis=1)
+
+
+def distances(name, student):
+    sigma = REFERENCES[name]
+    zero = sigma(np.zeros((TOKENS, TOKENS)))
+    student = np.moveaxis(np.asarray(student), -1, 0)
+    return np.array([np.sum((sigma(z) - zero) ** 2) for z in student])
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5])
+def test_kept_are_the_candidates_below_the_quantile(name, ratio, candidates):
+    count = round(ratio * POOL)
+    teacher, student = select(as_activation(name), ratio, *candidates, count)
+    distance = distances(name, candidates[1])
+    kept = positions(student, candidates[1])
+    below = np.flatnonzero(distance < np.quantile(distance, ratio))
+    assert len(below) == count
+    np.testing.assert_array_equal(np.sort(kept), below)
+    np.testing.assert_array_equal(positions(teacher, candidates[0]), kept)
+
+
+def test_share_one_keeps_all(candidates):
+    _, student = select(as_activation("softmax"), 1.0, *candidates, POOL)
+    np.testing.assert_array_equal(np.sort(positions(student, candidates[1])), np.arange(POOL))
+
+
+@pytest.mark.parametrize("count", [10, 25, 30])
+def test_fewer_than_the_kept_come_evenly_from_them(count, candidates):
+    ratio = 0.5
+    _, student = select(as_activation("softmax"), ratio, *candidates, count)
+    ranks = np.argsort(np.argsort(distances("softmax", candidates[1])))
+    kept = np.sort(ranks[positions(student, candidates[1])])
+    assert kept[-1] < ratio * POOL
+    assert np.all(np.abs(np.diff(kept) - ratio * POOL / count) <= 1)
+
+
+def test_more_than_the_kept_repeat_them_equally(candidates):
+    _, student = select(as_activation("softmax"), 0.05, *candidates, 40)
+    found, times = np.unique(positions(student, candidates[1]), return_counts=True)
+    nearest = np.argsort(distances("softmax", candidates[1]))[:10]
+    np.testing.assert_array_equal(found, np.sort(nearest))
+    np.testing.assert_array_equal(times, 4)
+
+
+def test_traced_share_selects_the_same(candidates):
+    sigma = as_activation("softmax")
+    traced = jax.jit(lambda ratio: select(sigma, ratio, *candidates, 20)[1])(0.1)
+    np.testing.assert_array_equal(traced, select(sigma, 0.1, *candidates, 20)[1])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "factor"),
+    [(1.0, 0), (0.9, 2), (0.5, 2), (0.49, 4), (0.3, 4), (0.25, 4), (0.1, 16), (1 / 64, 64)],
+)
+def test_pool_is_the_power_of_two_that_leaves_enough(ratio, factor):
+    assert pool_factor(jnp.asarray(ratio)) == factor
+
+
+def test_pool_is_bounded():
+    assert pool_factor(jnp.asarray(1e-4)) == 64
+
+
+def test_pool_of_a_traced_share_has_a_fixed_size():
+    factors = []
+    jax.jit(lambda ratio: factors.append(pool_factor(ratio)))(0.5)
+    assert factors == [16]

@@ -1,0 +1,207 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from jaxlora.fixed_point import METHODS, solve_fixed_point
+
+BOTH_METHODS = pytest.mark.parametrize("method", METHODS)
+MATRIX = np.array([[0.3, 0.2, 0.0], [-0.4, 0.1, 0.3], [0.1, 0.0, 0.5]])
+SHIFT = np.array([1.0, 2.0, 3.0])
+
+
+def anywhere(x):
+    return jnp.array(True)
+
+
+def solve(function, start, feasible=anywhere, **options):
+    """Solve x = function(x), with the last point of evaluation as `aux`."""
+    start = jnp.asarray(start)
+    return solve_fixed_point(
+        lambda x, aux: function(x), lambda x, aux: x, start, start, feasible, **options
+    )
+
+
+def contraction(x):
+    return MATRIX @ x + SHIFT
+
+
+def oscillating(x):
+    """Fixed point (2, 1), with eigenvalues −3 and 0.5, and nonlinear terms."""
+    away = x - jnp.array([2.0, 1.0])
+    return x + jnp.array([-4.0, -0.5]) * away + 0.3 * jnp.sin(away) ** 2 * away[::-1]
+
+
+def saddle(x):
+    """Fixed points (1, 2), with eigenvalues 1.2 and 0.5, and (3, 2), with 0.8 and 0.5."""
+    return jnp.stack([x[0] + 0.1 * (x[0] - 1) * (3 - x[0]), 1 + 0.5 * x[1]])
+
+
+def slow(x):
+    return x - 0.01 * (x - 5)
+
+
+def residual(function, x, floor):
+    x = np.asarray(x)
+    return np.max(np.abs(np.asarray(function(x)) - x) / (floor + np.abs(x)))
+
+
+@BOTH_METHODS
+@pytest.mark.parametrize("damping", [1.0, 0.5])
+def test_linear_contraction(method, damping):
+    exact = np.linalg.solve(np.eye(3) - MATRIX, SHIFT)
+    solved = solve(contraction, np.ones(3), method=method, damping=damping, tol=1e-12)
+    assert solved.residual <= 1e-12
+    np.testing.assert_allclose(solved.value, exact, rtol=1e-11)
+
+
+def test_plain_iteration_cannot_solve_an_oscillating_map():
+    solved = solve(oscillating, [2.1, 1.1], method="damped", max_iterations=300)
+    assert solved.iterations == 300
+    assert solved.residual > 0.1
+
+
+@pytest.mark.parametrize("options", [{"method": "newton"}, {"method": "damped", "damping": 0.3}])
+@pytest.mark.parametrize("start", [[2.02, 0.99], [3.5, 2.0], [0.5, 0.2]])
+def test_oscillating_map_needs_newton_or_damping(options, start):
+    solved = solve(oscillating, start, tol=1e-12, **options)
+    assert solved.residual <= 1e-12
+    np.testing.assert_allclose(solved.value, [2, 1], rtol=1e-11)
+
+
+@BOTH_METHODS
+@pytest.mark.parametrize("start", [[1.0001, 2.0], [1.02, 1.9], [1.2, 2.2]])
+def test_unstable_fixed_point_is_left(method, start):
+    assert residual(saddle, start, 1e-3) < 0.1
+    solved = solve(saddle, start, method=method, tol=1e-12, max_iterations=1000)
+    assert solved.residual <= 1e-12
+    np.testing.assert_allclose(solved.value, [3, 2], rtol=1e-10)
+
+
+def test_newton_needs_few_evaluations_where_the_map_is_slow():
+    newton = solve(slow, [4.0], tol=1e-12, max_iterations=5000)
+    damped = solve(slow, [4.0], method="damped", tol=1e-12, max_iterations=5000)
+    for solved in (newton, damped):
+        np.testing.assert_allclose(solved.value, 5, rtol=1e-9)
+    assert newton.iterations < 10
+    assert damped.iterations > 1000
+
+
+@BOTH_METHODS
+def test_nothing_is_evaluated_after_the_start_has_converged(method):
+    exact = np.linalg.solve(np.eye(3) - MATRIX, SHIFT)
+    solved = solve(contraction, exact, method=method)
+    assert solved.iterations == 1
+    np.testing.assert_array_equal(solved.value, exact)
+
+
+@BOTH_METHODS
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_max_iterations_counts_evaluations(method, limit):
+    points = []
+
+    def prepare(x, aux):
+        jax.debug.callback(lambda x: points.append(x), x)
+        return aux
+
+    start = jnp.array([1.1, 1.9])
+    solved = solve_fixed_point(
+        lambda x, aux: saddle(x),
+        prepare,
+        start,
+        start,
+        anywhere,
+        method=method,
+        max_iterations=jnp.asarray(limit),
+    )
+    jax.effects_barrier()
+    assert solved.iterations == limit
+    assert len(points) == limit
+
+
+@BOTH_METHODS
+@pytest.mark.parametrize("floor", [1e-3, 10.0])
+def test_residual_is_that_of_the_undamped_map_at_the_value(method, floor):
+    options = {"method": method, "damping": 0.1, "max_iterations": 4, "floor": floor}
+    solved = solve(contraction, 100 * np.ones(3), **options)
+    assert solved.residual > 1e-3
+    np.testing.assert_allclose(
+        solved.residual, residual(contraction, solved.value, floor), rtol=1e-12
+    )
+
+
+@BOTH_METHODS
+def test_aux_belongs_to_the_value(method):
+    solved = solve(oscillating, [3.0, 0.5], method=method, damping=0.3, max_iterations=5)
+    np.testing.assert_array_equal(solved.aux, solved.value)
+
+
+@BOTH_METHODS
+def test_map_without_numbers_ends_with_infinite_residual(method):
+    solved = solve(lambda x: x * jnp.nan, [1.0, 2.0], method=method, max_iterations=20)
+    assert solved.residual == jnp.inf
+
+
+@BOTH_METHODS
+def test_one_missing_number_makes_the_residual_infinite(method):
+    def partly(x):
+        return jnp.stack([0.5 * x[0], jnp.sqrt(-1 - x[1] ** 2)])
+
+    solved = solve(partly, [1.0, 2.0], method=method, max_iterations=20)
+    assert solved.residual == jnp.inf
+
+
+@BOTH_METHODS
+def test_running_into_missing_numbers_is_not_taken_for_a_solution(method):
+    def until_six(x):
+        return x + 3 + 0 * jnp.sqrt(6 - x)
+
+    solved = solve(until_six, [1.0], method=method, max_iterations=50)
+    assert solved.residual > 0.1
+    assert solved.value < 6
+
+
+@BOTH_METHODS
+def test_iterates_stay_feasible(method):
+    """A full step from 0.8 leaves x < 1, where the fixed point 0.95 is."""
+    points = []
+
+    def function(x):
+        return 1.425 - 0.5 * x
+
+    def prepare(x, aux):
+        jax.debug.callback(lambda x: points.append(x), x)
+        return aux
+
+    start = jnp.array([0.8])
+    assert function(start) > 1
+    solved = solve_fixed_point(
+        lambda x, aux: function(x), prepare, start, None, lambda x: x[0] < 1, method=method
+    )
+    jax.effects_barrier()
+    np.testing.assert_allclose(solved.value, 0.95, rtol=1e-9)
+    assert max(points) < 1
+
+
+@BOTH_METHODS
+def test_what_is_prepared_is_that_of_the_latest_point(method):
+    """Newton's matrix leaves out how cos x changes; the solution of x = (x + cos x)/2 does not."""
+    solved = solve_fixed_point(
+        lambda x, aux: 0.5 * (x + aux),
+        lambda x, aux: jnp.cos(x),
+        jnp.array([0.7]),
+        jnp.array([100.0]),
+        anywhere,
+        method=method,
+        tol=1e-13,
+    )
+    np.testing.assert_allclose(solved.value, brentq(lambda x: x - np.cos(x), 0, 1), rtol=1e-11)
+
+
+def test_every_evaluation_is_logged(capsys):
+    solved = solve(oscillating, [2.3, 0.8], verbose=True)
+    jax.effects_barrier()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == solved.iterations
+    assert f"{float(solved.residual):.2e}" in lines[-1]
