@@ -2,7 +2,7 @@
 # Paths are relative throughout, so the checkout may lie in a folder with spaces in its name.
 
 PYTHON ?= python3
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --maxprocesses 4
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
@@ -23,7 +23,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  PYTHON=python3.12     the interpreter that .venv is created with (default: python3)'
-	@echo '  PYTEST_ARGS="-n 2"    further arguments for pytest'
+	@echo '  PYTEST_ARGS="-n 0"    arguments for pytest (default: up to four processes)'
 
 predict: $(INSTALLED) ## install the package and print one prediction of the theory
 	$(VENV)/bin/jaxlora predict --tokens 3 --activation softmax --kappa0 1 --kappa 1 --alpha 0.1 --delta 0.5 --lam 0.05 --alpha-ft 3 --lam-ft 0.2

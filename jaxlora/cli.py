@@ -77,7 +77,7 @@ def _predict(parsed: argparse.Namespace) -> int:
 def _configure(parsed: argparse.Namespace) -> None:
     """JAX's settings for this process: float64 and a cache of compiled programs."""
     jax.config.update("jax_enable_x64", parsed.precision == "float64")
-    if parsed.cache and not jax.config.jax_compilation_cache_dir:
+    if parsed.cache and not jax.config.values["jax_compilation_cache_dir"]:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxlora"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

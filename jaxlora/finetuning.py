@@ -52,10 +52,14 @@ class StateEvolution(eqx.Module):
     options: Options = eqx.field(static=True)
 
     @property
+    def problem(self) -> FinetuningProblem:
+        """What the proximal map minimises."""
+        return FinetuningProblem(self.task.activation, self.task.tokens)
+
+    @property
     def solver(self):
         """The solver of prox."""
-        problem = FinetuningProblem(self.task.activation, self.task.tokens)
-        return make_solver(self.options.solver, problem, self.options.proximal_tol)
+        return make_solver(self.options.solver, self.problem, self.options.proximal_tol)
 
     @property
     def teacher_field(self) -> jax.Array:
@@ -88,7 +92,7 @@ class StateEvolution(eqx.Module):
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is prox."""
-        known = Known(self.solver.problem)
+        known = Known(self.problem)
         minimum = follow_minimum(known, minimum, x[2], self.centre(x), self.data(x))
         return order_parameters(self.task, self.conjugates(x, minimum))
 
@@ -110,22 +114,22 @@ class StateEvolution(eqx.Module):
 
     def gamma(self, x, minimum: Minimum) -> jax.Array:
         """The gradient of the loss at prox, (T, n)."""
-        return self.solver.problem.gradient(minimum.x, self.data(x))
+        return self.problem.gradient(minimum.x, self.data(x))
 
     def shift_force(self, x, minimum: Minimum) -> jax.Array:
         """∂_q ψ = Tr Γ of every sample: only the explicit shift −q I, (n,)."""
-        return jnp.trace(self.solver.problem.gamma(minimum.x, self.data(x)))
+        return jnp.trace(self.problem.gamma(minimum.x, self.data(x)))
 
     def responses(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
         """k in Stein's form E Tr L (I + v L)⁻¹ and in the form before, E γ·ζ/√(q − m²)."""
         q, m, _ = x
         before = self.mean(_dot(gamma, self.draws.noise)) / root(q - m**2)
-        X = response(self.solver.problem, minimum.x, x[2], self.data(x))
+        X = response(self.problem, minimum.x, x[2], self.data(x))
         return self.mean(jnp.trace(X)), before
 
     def train_error(self, x, minimum: Minimum) -> jax.Array:
         """E'_train = E_R' |σ(z + χχᵀ − q I) − σ(z* + χ*χ*ᵀ − I)|² (20)."""
-        return self.mean(self.solver.problem.loss(minimum.x, self.data(x)))
+        return self.mean(self.problem.loss(minimum.x, self.data(x)))
 
     def mean(self, values) -> jax.Array:
         """E over the draws."""

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def effective_noise(teacher_variance, Q, M, beta=1.0) -> jax.Array:
+def effective_noise(teacher_variance, Q, M, beta: ArrayLike = 1.0) -> jax.Array:
     """Δ_eff(β) = Δ/2 + Q0 + β²Q − 2βM (25), (26), with `teacher_variance` A0 = Q0 + Δ/2."""
     return teacher_variance + beta**2 * Q - 2 * beta * M
 

@@ -49,7 +49,7 @@ def predict_timed(
     replicates: int = 8,
     seed: int = 0,
     options: Options | None = None,
-) -> tuple[Prediction, dict[str, float]]:
+) -> tuple[Prediction, Any]:
     """`predict` with `throw=False`, and the seconds it took to compile and to run."""
     return _run(_predict, task, samples, replicates, seed, options, timed=True)
 
@@ -148,7 +148,7 @@ def _run(function, task, samples, replicates, seed, options, *extra, timed=False
     task.check()
     options = options or Options()
     dtype = jnp.dtype(options.precision)
-    if dtype == jnp.float64 and not jax.config.jax_enable_x64:
+    if dtype == jnp.float64 and jnp.zeros(()).dtype != dtype:
         raise RuntimeError(
             "jaxlora needs float64: call jax.config.update('jax_enable_x64', True) before making "
             "a Task, or ask for less with options=jaxlora.Options.single()"

@@ -43,10 +43,14 @@ class StateEvolution(eqx.Module):
     options: Options = eqx.field(static=True)
 
     @property
+    def problem(self) -> PretrainingProblem:
+        """What the proximal map minimises."""
+        return PretrainingProblem(self.task.activation, self.task.tokens)
+
+    @property
     def solver(self):
         """The solver of Prox."""
-        problem = PretrainingProblem(self.task.activation, self.task.tokens)
-        return make_solver(self.options.solver, problem, self.options.proximal_tol)
+        return make_solver(self.options.solver, self.problem, self.options.proximal_tol)
 
     def fields(self, x) -> tuple[jax.Array, jax.Array]:
         """z* and z̃ under Q (13), both packed and divided by √s, (L, n)."""
@@ -56,12 +60,12 @@ class StateEvolution(eqx.Module):
 
     def data(self, x) -> jax.Array:
         """The target σ(z*) (T, T, n)."""
-        return self.task.activation(self.solver.problem.field(self.fields(x)[0]))
+        return self.task.activation(self.problem.field(self.fields(x)[0]))
 
     def search(self, x) -> Minimum:
         """Prox: the global maximum of Ψ for every sample."""
         teacher, centre = self.fields(x)
-        field = self.solver.problem.field(teacher)
+        field = self.problem.field(teacher)
         starts = pretraining_starts(self.task.activation, x[2], centre, field)
         return global_minimum(self.solver, starts, x[2], centre, self.data(x))
 
@@ -71,7 +75,7 @@ class StateEvolution(eqx.Module):
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is Prox."""
-        known = Known(self.solver.problem)
+        known = Known(self.problem)
         minimum = follow_minimum(known, minimum, x[2], self.fields(x)[1], self.data(x))
         value = order_parameters(self.task, self.conjugates(x, minimum))
         # An iterate that overshot to the collapsed state restarts from smaller values.
@@ -94,19 +98,19 @@ class StateEvolution(eqx.Module):
 
     def gamma(self, x, minimum: Minimum) -> jax.Array:
         """The gradient of the loss at Prox, (L, n)."""
-        return self.solver.problem.gradient(minimum.x, self.data(x))
+        return self.problem.gradient(minimum.x, self.data(x))
 
     def V_hats(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
         """V̂ in Stein's form 2α E Tr L (I + V L)⁻¹ and in the form before, 2α E γ·ζ/√B."""
         Q, M, _ = x
         B = conditional_variance(self.task.teacher_variance(), M, Q)
         before = self.mean(_dot(gamma, self.draws.second)) / root(B)
-        stein = self.mean(response_trace(self.solver.problem, minimum.x, x[2], self.data(x)))
+        stein = self.mean(response_trace(self.problem, minimum.x, x[2], self.data(x)))
         return 2 * self.task.alpha * stein, 2 * self.task.alpha * before
 
     def train_error(self, x, minimum) -> jax.Array:
         """E_train = E_R |σ(z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
-        return self.mean(self.solver.problem.loss(minimum, self.data(x)))
+        return self.mean(self.problem.loss(minimum, self.data(x)))
 
     def mean(self, values) -> jax.Array:
         """E over the draws."""

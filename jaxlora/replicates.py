@@ -67,16 +67,19 @@ def pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
     order = solution.order
     values, stderr = mean_and_stderr(
         Pretraining(
-            *order.T,
-            *solution.conjugates,
-            _pretraining_test_error(task, order, samples.test),
-            train_error,
-            effective_noise(task.teacher_variance(), order[:, 0], order[:, 1], task.beta),
-            solution.critical_lam,
+            Q=order[:, 0],
+            M=order[:, 1],
+            V=order[:, 2],
+            Q_hat=solution.conjugates.Q,
+            M_hat=solution.conjugates.M,
+            V_hat=solution.conjugates.V,
+            test_error=_pretraining_test_error(task, order, samples.test),
+            train_error=train_error,
+            effective_noise=_effective_noise(task, order),
+            critical_lam=solution.critical_lam,
         )
     )
-    collapsed = solution.result == Result.COLLAPSED
-    status = _status(solution.result, solution.fixed_point, solution.stein_gap, collapsed)
+    status = _status(solution.result, solution.fixed_point, solution.stein_gap)
     return Pretrained(values, stderr, status, order, solution.minimum)
 
 
@@ -107,23 +110,34 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
     lowest = _lowest(branches.energy.mean(1))
     solution = jax.tree.map(lambda x: x[lowest], branches)
 
-    q, m, _ = solution.order.T
+    q, m, v = solution.order.T
     errors = _test_errors(task, pretrained.order, q, m, samples.test)
     summaries = [
-        Branch(name, *branches.order[i].T, branches.energy[i], branches.result[i])
+        Branch(
+            start=name,
+            q=branches.order[i, :, 0],
+            m=branches.order[i, :, 1],
+            v=branches.order[i, :, 2],
+            energy=branches.energy[i],
+            result=branches.result[i],
+        )
         for i, name in enumerate(finetuning.STARTS)
     ]
     values, stderr = mean_and_stderr(
         Finetuning(
-            *solution.order.T,
-            *solution.conjugates,
-            errors.finetuning,
-            solution.train_error,
-            finetuning.overlap(q, m),
-            errors.forgetting,
-            solution.energy,
-            errors.frozen,
-            tuple(summaries),
+            q=q,
+            m=m,
+            v=v,
+            q_hat=solution.conjugates.q,
+            m_hat=solution.conjugates.m,
+            v_hat=solution.conjugates.v,
+            test_error=errors.finetuning,
+            train_error=solution.train_error,
+            overlap=finetuning.overlap(q, m),
+            forgetting=errors.forgetting,
+            energy=solution.energy,
+            frozen_test_error=errors.frozen,
+            branches=tuple(summaries),
         )
     )
     values = eqx.tree_at(lambda f: [b.result for b in f.branches], values, list(results))
@@ -138,17 +152,18 @@ def _given_pretraining(task: Task, samples: Samples) -> Pretrained:
     count = samples.train.weights.shape[0]
     zero, unknown = jnp.zeros_like(Q), jnp.full(count, jnp.nan, Q.dtype)
     order = jnp.tile(jnp.stack([Q, M, zero]), (count, 1))
-    noise = effective_noise(task.teacher_variance(), order[:, 0], order[:, 1], task.beta)
-    test_error = _pretraining_test_error(task, order, samples.test)
     values, stderr = mean_and_stderr(
         Pretraining(
-            order[:, 0],
-            order[:, 1],
-            *[unknown] * 4,
-            test_error,
-            unknown,
-            noise,
-            unknown,
+            Q=order[:, 0],
+            M=order[:, 1],
+            V=unknown,
+            Q_hat=unknown,
+            M_hat=unknown,
+            V_hat=unknown,
+            test_error=_pretraining_test_error(task, order, samples.test),
+            train_error=unknown,
+            effective_noise=_effective_noise(task, order),
+            critical_lam=unknown,
         )
     )
     result = jnp.asarray(Result.GIVEN)
@@ -190,6 +205,10 @@ def _pretraining_test_error(task, order, test: Draws) -> jax.Array:
     return _test_errors(task, order, zero, zero, test).pretraining
 
 
+def _effective_noise(task, order) -> jax.Array:
+    return effective_noise(task.teacher_variance(), order[:, 0], order[:, 1], task.beta)
+
+
 def _lowest(energies) -> jax.Array:
     """The branch of least energy, the first among equals.
 
@@ -200,10 +219,9 @@ def _lowest(energies) -> jax.Array:
     return jnp.where(jnp.min(energies) < energies[0] - margin, jnp.argmin(energies), 0)
 
 
-def _status(
-    result: jax.Array, solved: BranchedFixedPoint, stein_gap: jax.Array, collapsed=False
-) -> SolveStatus:
+def _status(result: jax.Array, solved: BranchedFixedPoint, stein_gap: jax.Array) -> SolveStatus:
     """The status over replicates; a collapsed pre-training is exact."""
+    collapsed = result == Result.COLLAPSED
 
     def most(x):
         return jnp.max(jnp.where(collapsed, 0, x))
@@ -211,7 +229,7 @@ def _status(
     return SolveStatus(
         worst(result),
         most(solved.residual),
-        jnp.mean(solved.iterations, dtype=solved.value.dtype),
+        jnp.mean(jnp.where(collapsed, 0, solved.iterations), dtype=solved.value.dtype),
         jnp.mean(jnp.where(collapsed, 0, solved.switched_share)),
         most(solved.largest_gradient),
         jnp.mean(stein_gap),

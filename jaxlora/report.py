@@ -71,7 +71,7 @@ def to_table(report: Json) -> str:
 
 
 def _stage(values, results: bool = False) -> Json:
-    numbers = {name: _number(x) for name, x in vars(values).items() if name != "branches"}
+    numbers: Json = {name: _number(x) for name, x in vars(values).items() if name != "branches"}
     if hasattr(values, "branches"):
         numbers["branches"] = [_branch(branch, results) for branch in values.branches]
     return numbers

@@ -62,11 +62,11 @@ class Task(eqx.Module):
     tokens: int = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
     reuse: bool = eqx.field(static=True)
-    kappa0: jax.Array | None
-    kappa: jax.Array | None
-    alpha: jax.Array | None
+    kappa0: Any  # these and lam: arrays, or None where `given` replaces them
+    kappa: Any
+    alpha: Any
     delta: jax.Array
-    lam: jax.Array | None
+    lam: Any
     alpha_ft: jax.Array
     lam_ft: jax.Array
     beta: jax.Array
@@ -90,18 +90,13 @@ class Task(eqx.Module):
         active_ratio: Any = 1.0,
         given: tuple[Any, Any, Any] | None = None,
     ):
-        def leaf(value):
-            return None if value is None else jnp.asarray(value, dtype=float)
-
         self.tokens = tokens
         self.activation = as_activation(activation)
         self.reuse = bool(reuse)
-        self.kappa0, self.kappa, self.alpha = leaf(kappa0), leaf(kappa), leaf(alpha)
-        self.delta, self.lam = jnp.asarray(delta, dtype=float), leaf(lam)
-        self.alpha_ft = jnp.asarray(alpha_ft, dtype=float)
-        self.lam_ft = jnp.asarray(lam_ft, dtype=float)
-        self.beta = jnp.asarray(beta, dtype=float)
-        self.active_ratio = jnp.asarray(active_ratio, dtype=float)
+        self.kappa0, self.kappa, self.alpha = _leaf(kappa0), _leaf(kappa), _leaf(alpha)
+        self.delta, self.lam = _leaf(delta), _leaf(lam)
+        self.alpha_ft, self.lam_ft = _leaf(alpha_ft), _leaf(lam_ft)
+        self.beta, self.active_ratio = _leaf(beta), _leaf(active_ratio)
         self.given = None if given is None else _triple(given)
         self.check()
 
@@ -145,7 +140,6 @@ class Task(eqx.Module):
         """Q0 = Tr S*²/D² = 1 + κ0 (8), or as given."""
         if self.given is not None:
             return self.given[0]
-        assert self.kappa0 is not None
         return 1 + self.kappa0
 
     def _given_is_valid(self) -> jax.Array:
@@ -168,7 +162,15 @@ class Task(eqx.Module):
 
 def _triple(given) -> tuple[jax.Array, jax.Array, jax.Array]:
     Q0, Q, M = given
-    return tuple(jnp.asarray(x, dtype=float) for x in (Q0, Q, M))  # type: ignore[return-value]
+    return tuple(_leaf(x) for x in (Q0, Q, M))  # type: ignore[return-value]
+
+
+def _leaf(value) -> Any:
+    """A parameter as an array, concrete under jit too unless it is traced itself."""
+    if value is None or isinstance(value, Tracer):
+        return value
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(value, dtype=float)
 
 
 def _show(value) -> str:

@@ -77,24 +77,30 @@ def identity_state_evolution(tokens, kappa0, kappa, alpha, delta, lam):
     return solution.x
 
 
-def trained_spike(tokens, given, delta, alpha_ft, lam_ft, dimension, seed):
+def trained_spike(tokens, given, delta, alpha_ft, lam_ft, dimension, seed, active_ratio=1.0):
     """q, m and E'_train of one softmax layer at finite D, whose side fields (z*, z) are Gaussian.
 
-    XXᵀ/D is replaced by the identity, which changes errors at O(1/D) only, and |w*|² = D.
+    XXᵀ/D is replaced by the identity, which changes errors at O(1/D) only, and |w*|² = D. The
+    sequences are the share `active_ratio` of the candidates whose σ(z) is closest to σ(0).
     """
     rng = np.random.default_rng(seed)
     Q0, Q, M = given
     count = int(alpha_ft * dimension)
     A0 = Q0 + delta / 2
 
+    candidates = round(count / active_ratio)
+
     def symmetric(covariance):
-        upper = np.linalg.cholesky(covariance) @ rng.standard_normal((2, count * tokens**2))
-        upper = upper.reshape(2, count, tokens, tokens)
+        upper = np.linalg.cholesky(covariance) @ rng.standard_normal((2, candidates * tokens**2))
+        upper = upper.reshape(2, candidates, tokens, tokens)
         off = np.triu(upper, 1)
         diagonal = np.sqrt(2) * upper * np.eye(tokens)
         return off + np.swapaxes(off, -1, -2) + diagonal
 
     teacher, student = symmetric(np.array([[A0, M], [M, Q]]))
+    distance = np.sum((softmax(student, axis=2) - 1 / tokens) ** 2, axis=(1, 2))
+    kept = np.argsort(distance)[:count]
+    teacher, student = teacher[kept], student[kept]
     w_star = rng.standard_normal(dimension)
     w_star *= np.sqrt(dimension) / np.linalg.norm(w_star)
     X = rng.standard_normal((count * tokens, dimension)) / np.sqrt(dimension)

@@ -74,7 +74,10 @@ def test_bad_input_is_one_line_and_exit_code_two(changes, words, capsys):
 
 def test_impossible_given_pretraining_is_named(capsys):
     code = main(
-        "predict --tokens 2 --delta 0.5 --alpha-ft 3 --lam-ft 0.5 --given 1.5 0.1 1.0".split()
+        [
+            *("predict", "--given", "1.5", "0.1", "1.0", "--tokens", "2", "--delta", "0.5"),
+            *("--alpha-ft", "3", "--lam-ft", "0.5"),
+        ]
     )
     assert code == 2
     assert "given Q = 0.1: must be" in capsys.readouterr().err

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +17,20 @@ def anywhere(x):
     return jnp.array(True)
 
 
-def solve(function, start, feasible=anywhere, **options):
-    """Solve x = function(x), with the last point of evaluation as `aux`."""
-    start = jnp.asarray(start)
-    return solve_fixed_point(
-        lambda x, aux: function(x), lambda x, aux: x, start, start, feasible, **options
-    )
+@functools.cache
+def solver(function, **options):
+    """Jitted start → solution of x = function(x), with the last point of evaluation as `aux`."""
+
+    def run(start):
+        return solve_fixed_point(
+            lambda x, aux: function(x), lambda x, aux: x, start, start, anywhere, **options
+        )
+
+    return jax.jit(run)
+
+
+def solve(function, start, **options):
+    return solver(function, **options)(jnp.asarray(start))
 
 
 def contraction(x):
@@ -186,15 +196,19 @@ def test_iterates_stay_feasible(method):
 
 @BOTH_METHODS
 def test_what_is_prepared_is_that_of_the_latest_point(method):
-    """Newton's matrix leaves out how cos x changes; the solution of x = (x + cos x)/2 does not."""
+    """x = (x + cos x)/2, with the cosine prepared and the function carrying its derivative."""
+
+    def function(x, aux):
+        point, cosine = aux
+        return 0.5 * (x + cosine - jnp.sin(point) * (x - point))
+
+    def prepare(x, aux):
+        return x, jnp.cos(x)
+
+    start = jnp.array([0.7])
+    unknown = (start, jnp.array([100.0]))
     solved = solve_fixed_point(
-        lambda x, aux: 0.5 * (x + aux),
-        lambda x, aux: jnp.cos(x),
-        jnp.array([0.7]),
-        jnp.array([100.0]),
-        anywhere,
-        method=method,
-        tol=1e-13,
+        function, prepare, start, unknown, anywhere, method=method, tol=1e-13
     )
     np.testing.assert_allclose(solved.value, brentq(lambda x: x - np.cos(x), 0, 1), rtol=1e-11)
 

@@ -64,6 +64,7 @@ class Newton(eqx.Module):
 
         g = gradient(init)
         f = value(init)
-        start = (init, jnp.zeros_like(f), f, g, jnp.max(jnp.abs(g)) > self.tol, 0)
+        busy = jnp.max(jnp.abs(g)) > self.tol
+        start = (init, jnp.zeros_like(f), f, g, busy, jnp.zeros((), int))
         x, _, _, g, _, count = jax.lax.while_loop(lambda carry: carry[4], body, start)
         return OptStep(x, State(count, jnp.max(jnp.abs(g), axis=0)))
