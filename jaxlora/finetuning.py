@@ -107,9 +107,9 @@ class StateEvolution(eqx.Module):
         stein, before = self.responses(x, minimum, gamma)
         k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
         return Conjugates(
-            alpha * self.mean(_dot(gamma, gamma)),
-            alpha * (m * k - self.mean(_dot(self.draws.spike, gamma))),
-            alpha * (k - 2 * self.mean(self.shift_force(x, minimum))),
+            alpha * self.draws.mean(_dot(gamma, gamma)),
+            alpha * (m * k - self.draws.mean(_dot(self.draws.spike, gamma))),
+            alpha * (k - 2 * self.draws.mean(self.shift_force(x, minimum))),
         )
 
     def gamma(self, x, minimum: Minimum) -> jax.Array:
@@ -123,17 +123,13 @@ class StateEvolution(eqx.Module):
     def responses(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
         """k in Stein's form E Tr L (I + v L)⁻¹ and in the form before, E γ·ζ/√(q − m²)."""
         q, m, _ = x
-        before = self.mean(_dot(gamma, self.draws.noise)) / root(q - m**2)
+        before = self.draws.mean(_dot(gamma, self.draws.noise)) / root(q - m**2)
         X = response(self.problem, minimum.x, x[2], self.data(x))
-        return self.mean(jnp.trace(X)), before
+        return self.draws.mean(jnp.trace(X)), before
 
     def train_error(self, x, minimum: Minimum) -> jax.Array:
         """E'_train = E_R' |σ(z + χχᵀ − q I) − σ(z* + χ*χ*ᵀ − I)|² (20)."""
-        return self.mean(self.problem.loss(minimum.x, self.data(x)))
-
-    def mean(self, values) -> jax.Array:
-        """E over the draws."""
-        return jnp.sum(self.draws.weights * values)
+        return self.draws.mean(self.problem.loss(minimum.x, self.data(x)))
 
 
 def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:

@@ -38,12 +38,9 @@ def evaluate(task: Task, Q, M, q, m, draws: Draws) -> Errors:
     after = sigma(teacher + spike[:, None] * spike[None] - eye)
     adapted = student + rank_one[:, None] * rank_one[None] - q * eye
 
-    def mean(values):
-        return jnp.sum(draws.weights * values)
-
     return Errors(
-        mean(loss(student, before)),
-        mean(loss(adapted, after)),
-        mean(loss(adapted, before)),
-        mean(loss(student, after)),
+        draws.mean(loss(student, before)),
+        draws.mean(loss(adapted, after)),
+        draws.mean(loss(adapted, before)),
+        draws.mean(loss(student, after)),
     )

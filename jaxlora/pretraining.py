@@ -92,8 +92,8 @@ class StateEvolution(eqx.Module):
         gamma = self.gamma(x, minimum)
         stein, before = self.V_hats(x, minimum, gamma)
         V_hat = blend(minimum.competing_share, stein, before, g.shape[-1])
-        Q_hat = 2 * alpha * self.mean(_dot(gamma, gamma))
-        M_hat = -2 * alpha * self.mean(_dot(gamma, g)) / jnp.sqrt(A0) + M / A0 * V_hat
+        Q_hat = 2 * alpha * self.draws.mean(_dot(gamma, gamma))
+        M_hat = -2 * alpha * self.draws.mean(_dot(gamma, g)) / jnp.sqrt(A0) + M / A0 * V_hat
         return Conjugates(Q_hat, M_hat, V_hat)
 
     def gamma(self, x, minimum: Minimum) -> jax.Array:
@@ -104,17 +104,13 @@ class StateEvolution(eqx.Module):
         """V̂ in Stein's form 2α E Tr L (I + V L)⁻¹ and in the form before, 2α E γ·ζ/√B."""
         Q, M, _ = x
         B = conditional_variance(self.task.teacher_variance(), M, Q)
-        before = self.mean(_dot(gamma, self.draws.second)) / root(B)
-        stein = self.mean(response_trace(self.problem, minimum.x, x[2], self.data(x)))
+        before = self.draws.mean(_dot(gamma, self.draws.second)) / root(B)
+        stein = self.draws.mean(response_trace(self.problem, minimum.x, x[2], self.data(x)))
         return 2 * self.task.alpha * stein, 2 * self.task.alpha * before
 
     def train_error(self, x, minimum) -> jax.Array:
         """E_train = E_R |σ(z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
-        return self.mean(self.problem.loss(minimum, self.data(x)))
-
-    def mean(self, values) -> jax.Array:
-        """E over the draws."""
-        return jnp.sum(self.draws.weights * values)
+        return self.draws.mean(self.problem.loss(minimum, self.data(x)))
 
 
 def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:

@@ -4,6 +4,8 @@ import functools
 import warnings
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
@@ -26,6 +28,10 @@ class Draws(eqx.Module):
     spike: np.ndarray
     noise: np.ndarray
     weights: np.ndarray
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """E over one replicate's draws of `values` (n,)."""
+        return jnp.sum(self.weights * values)
 
 
 @functools.lru_cache(maxsize=8)
