@@ -2,7 +2,8 @@
 # Paths are relative throughout, so the checkout may lie in a folder with spaces in its name.
 
 PYTHON ?= python3
-PYTEST_ARGS ?= -n auto --maxprocesses 4
+# Whole files go to a process, which compiles what its tests share only once.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python

@@ -12,7 +12,7 @@ import jaxlora
 
 jax.config.update("jax_enable_x64", True)
 
-RIDGES = np.geomspace(3e-3, 1.0, 25)
+RIDGES = np.geomspace(3e-3, 1.0, 15)
 COLOURS = {0.05: "#0072B2", 1.0: "#D55E00", np.inf: "#000000"}  # told apart by colour-blind eyes
 
 
@@ -27,7 +27,7 @@ def main() -> None:
         for lam in RIDGES:
             leaves = (jnp.asarray(lam), jnp.asarray(lam_ft))
             task = eqx.tree_at(lambda t: (t.lam, t.lam_ft), point, leaves)
-            prediction = jaxlora.predict(task)
+            prediction = jaxlora.predict(task, samples=2**13)
             errors.append(float(prediction.finetuning.test_error))
             bars.append(float(prediction.stderr.finetuning.test_error))
         errors, bars = np.array(errors), np.array(bars)

@@ -42,7 +42,7 @@ def test_the_zero_branch_ends_at_the_known_threshold(lam_ft, trained):
 
 
 def test_no_finetuning_is_the_frozen_layer():
-    values = solve_finetuning(jaxlora.Task(**GIVEN, lam_ft=jnp.inf), samples=2**12).values
+    values = solve_finetuning(jaxlora.Task(**GIVEN, lam_ft=jnp.inf), samples=2**13).values
     assert float(values.q) == float(values.m) == float(values.v) == 0
     assert jnp.isnan(values.overlap)
     np.testing.assert_allclose(values.test_error, values.frozen_test_error, rtol=1e-14)
@@ -82,6 +82,7 @@ def test_identity_depends_on_the_effective_noise_only():
         assert abs(first - second) < 4 * error, name
 
 
+@pytest.mark.slow
 def test_without_pretraining_reused_and_fresh_sequences_are_the_same():
     pretraining = {"tokens": 2, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5}
     finetuning = {"lam": jnp.inf, "alpha_ft": 3.0, "lam_ft": 1.0}
@@ -93,7 +94,7 @@ def test_without_pretraining_reused_and_fresh_sequences_are_the_same():
 
 
 def test_the_branch_of_least_energy_is_reported():
-    values = solve_finetuning(jaxlora.Task(**GIVEN, lam_ft=0.3), samples=2**12).values
+    values = solve_finetuning(jaxlora.Task(**GIVEN, lam_ft=0.3), samples=2**13).values
     energies = {branch.start: float(branch.energy) for branch in values.branches}
     assert set(energies) == {"informed", "uninformed"}
     assert float(values.energy) <= min(energies.values()) + 1e-6

@@ -11,7 +11,7 @@ FIGURE_1 = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5
 FINETUNING = {"alpha_ft": 3.0, "lam_ft": 0.2}
 
 
-def solve(samples=2**12, replicates=4, **parameters):
+def solve(samples=2**13, replicates=4, **parameters):
     return solve_pretraining(
         jaxlora.Task(**parameters, **FINETUNING), samples=samples, replicates=replicates
     )
@@ -64,7 +64,7 @@ def test_identity_collapses_where_the_closed_form_says():
     ],
 )
 def test_softmax_threshold_agrees_with_the_known_values(parameters, expected):
-    solved = solve(**parameters, lam=10.0, samples=2**15, replicates=8)
+    solved = solve(**parameters, lam=10.0)
     # Four standard errors of ours, and the rounding and sampling error of the known value.
     tolerance = 4 * float(solved.stderr.critical_lam) + 1e-3 * expected
     assert abs(float(solved.values.critical_lam) - expected) < tolerance
@@ -82,7 +82,7 @@ def test_above_the_threshold_everything_vanishes(lam):
 
 
 def test_the_transition_is_continuous_with_the_known_power():
-    near, far = (solve(**FIGURE_1, lam=lam, samples=2**14).values for lam in (0.545, 0.54))
+    near, far = (solve(**FIGURE_1, lam=lam).values for lam in (0.545, 0.54))
     gap = [float(near.critical_lam) - 0.545, float(far.critical_lam) - 0.54]
     power = np.log(float(far.Q / near.Q)) / np.log(gap[1] / gap[0])
     assert power == pytest.approx(3.5, abs=0.15)
@@ -90,7 +90,7 @@ def test_the_transition_is_continuous_with_the_known_power():
 
 
 def test_damped_iteration_and_newton_agree():
-    task = jaxlora.Task(**FIGURE_1, lam=0.05, **FINETUNING)
+    task = jaxlora.Task(**(FIGURE_1 | {"tokens": 2}), lam=0.05, **FINETUNING)
     numbers = [
         solve_pretraining(
             task, samples=512, replicates=1, options=jaxlora.Options(method=method, damping=damping)
@@ -110,7 +110,7 @@ def test_switching_samples_are_reported():
 
 
 def test_failure_raises_and_carries_the_last_iterate():
-    task = jaxlora.Task(**FIGURE_1, lam=0.05, **FINETUNING)
+    task = jaxlora.Task(**(FIGURE_1 | {"tokens": 2}), lam=0.05, **FINETUNING)
     options = jaxlora.Options(max_iterations=3)
     with pytest.raises(jaxlora.ConvergenceError, match="residual") as caught:
         solve_pretraining(task, samples=512, replicates=1, options=options)

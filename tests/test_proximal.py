@@ -276,6 +276,7 @@ def test_pretraining_map_of_the_identity(scale):
     teacher, centre = case.teacher, np.asarray(case.centre)
     expected = (teacher / tokens**2 + centre / (4 * scale)) / (1 / tokens**2 + 1 / (4 * scale))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(case.starts[0], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 30.0, 1e4])

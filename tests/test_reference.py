@@ -11,7 +11,17 @@ import jaxlora
 CASES = json.loads((pathlib.Path(__file__).parent / "reference" / "reference.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["name"])
+# One case for each activation, number of tokens and choice of sequences; the rest are slow.
+QUICK = ("A0", "B1", "C0")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case["name"] in QUICK else pytest.mark.slow, id=case["name"])
+        for case in CASES["cases"]
+    ],
+)
 def test_predictions_agree_with_independent_values(case):
     prediction = jaxlora.predict(jaxlora.Task(**case["parameters"]), samples=2**13, replicates=8)
     for stage, values in case["values"].items():
