@@ -129,6 +129,7 @@ def test_recalibration_scales_the_frozen_layer():
     np.testing.assert_allclose(scaled.test_error, expected.test_error, rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_active_ratio_may_be_traced():
     given = {"tokens": 2, "delta": 0.0, "given": (2.0, 2.0, 1.0), "alpha_ft": 6.0, "lam_ft": 2.0}
 
