@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .fixed_point import relative_size, solve_fixed_point
-from .proximal import Minimum
+from .proximal import Minimum, changed_share
 from .results import Result
 
 ROUNDS = 8
@@ -23,7 +23,9 @@ class BranchedFixedPoint(eqx.Module):
     """A fixed point on followed branches, and what taking the global minima anew would change.
 
     `minimum` holds the branches; `switching_jump` is the undamped residual with all global minima
-    taken anew at `value`, `switched_share` and `largest_gradient` are those of that search.
+    taken anew at `value`. `switched_share` is the share of samples whose minimum changed in that
+    search, or the plain start would have missed if that is more; `largest_gradient` is what that
+    search left of the gradients.
     """
 
     value: jax.Array
@@ -92,7 +94,7 @@ def solve_on_branches(
             solved.residual,
             count + solved.iterations,
             jump,
-            found.switched_share,
+            jnp.maximum(found.switched_share, changed_share(solved.aux, found)),
             found.largest_gradient,
         )
         done = (jump <= tol) & (solved.residual <= tol)

@@ -22,6 +22,7 @@ from .proximal import (
     response,
 )
 from .sampling import Draws
+from .stability import finetuning_replicon
 from .symmetric import identity_like
 from .tasks import Task
 
@@ -127,6 +128,12 @@ class StateEvolution(eqx.Module):
         X = response(self.problem, minimum.x, x[2], self.data(x))
         return self.draws.mean(jnp.trace(X)), before
 
+    def replicon(self, x, minimum: Minimum) -> jax.Array:
+        """The replicon (78) where x is a fixed point."""
+        X = response(self.problem, minimum.x, x[2], self.data(x))
+        norm = self.draws.mean(jnp.sum(X * X, axis=(0, 1)))
+        return finetuning_replicon(self.task.alpha_ft, norm, x[2])
+
     def train_error(self, x, minimum: Minimum) -> jax.Array:
         """E'_train = E_R' |σ(z + χχᵀ − q I) − σ(z* + χ*χ*ᵀ − I)|² (20)."""
         return self.draws.mean(self.problem.loss(minimum.x, self.data(x)))
@@ -146,6 +153,7 @@ class FinetuningSolution(eqx.Module):
     conjugates: Conjugates
     train_error: jax.Array
     energy: jax.Array
+    replicon: jax.Array
     fixed_point: BranchedFixedPoint
     stein_gap: jax.Array
     result: jax.Array
@@ -181,6 +189,7 @@ def solve_state_evolution(
         evolution.conjugates(x, minimum),
         train_error,
         task.alpha_ft * train_error + ridge,
+        evolution.replicon(x, minimum),
         solved,
         jnp.abs(stein / before - 1),
         solved.result(options.tol, options.jump_tol),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 METHODS = ("newton", "damped")
 NEWTON_FROM = 0.1  # residual below which Newton steps are tried
+PATIENCE = 3  # Newton steps that may fail in a row before a damped one is taken
 LONGEST_STEP = 32.0  # of damped steps near a solution, in units of the damping
 
 
@@ -46,26 +47,26 @@ def solve_fixed_point(
 
     F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
     inner solves that F needs, which may start from it. `function` alone is differentiated; it
-    carries the derivatives of what is prepared. The paper's method
-    is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from afar, and near a
-    solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual. It follows the
-    damped iteration in leaving unstable solutions alone, where F' has an eigenvalue of real part
-    above 1. Damped steps lengthen where they do no harm, which leads past unstable solutions; one
-    that doubles the residual is taken back and shortened. Stops at the undamped residual `tol`, or
-    after `max_iterations` evaluations. `verbose` logs every iteration to stderr.
+    carries the derivatives of what is prepared.
+
+    The paper's method is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from
+    afar, and near a solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual.
+    Where `function` leaves out a part of F', Broyden's correction learns it from the steps taken.
+    Like the damped iteration it leaves unstable solutions alone, where F' has an eigenvalue of real
+    part above 1. Damped steps lengthen where they do no harm, which leads past unstable solutions;
+    one that doubles the residual is taken back and shortened. Stops at the undamped residual `tol`,
+    or after `max_iterations` evaluations. `verbose` logs every iteration to stderr.
     """
     fast = method == "newton"
 
-    def newton_direction(x, aux, change):
-        """(I − F')⁻¹ (F(x) − x), and whether the solution it aims at is stable."""
+    def newton_matrix(x, aux):
+        """I − F', of `function` alone."""
 
         def tangent(direction):
             return jax.jvp(lambda x: function(x, aux), (x,), (direction,))[1]
 
         eye = jnp.eye(x.shape[0], dtype=x.dtype)
-        matrix = eye - jax.vmap(tangent)(eye).T
-        direction = jnp.linalg.solve(matrix, change)
-        return direction, jnp.all(jnp.isfinite(direction)) & _is_stable(matrix)
+        return eye - jax.vmap(tangent)(eye).T
 
     def limited(x, step):
         """The longest of step, step/2, step/4, … that stays feasible and of the order of x."""
@@ -75,41 +76,58 @@ def solve_fixed_point(
         return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
 
     def body(carry):
-        x, change, aux, length, wait, residual, count, _ = carry
-        step, newton = length * change, jnp.array(False)
+        x, change, aux, correction, length, failures, residual, count, _ = carry
+        step, newton, matrix = length * change, jnp.array(False), correction
         if fast:
-            near = (wait == 0) & (residual < NEWTON_FROM)
-            direction, newton = jax.lax.cond(
-                near, newton_direction, lambda *_: (change, jnp.array(False)), x, aux, change
+            near = (failures < PATIENCE) & (residual < NEWTON_FROM)
+            correction = jnp.where(near, correction, 0.0)
+            matrix = correction + jax.lax.cond(
+                near, newton_matrix, lambda x, _: jnp.eye(x.shape[0], dtype=x.dtype), x, aux
             )
+            direction = jnp.linalg.solve(matrix, change)
+            newton = near & jnp.all(jnp.isfinite(direction)) & _is_stable(matrix)
             step = jnp.where(newton, direction, step)
-        x_new = x + limited(x, step)
+        taken = limited(x, step)
+        x_new = x + taken
         aux_new = prepare(x_new, aux)
-        value = function(x_new, aux_new)
-        residual_new = relative_size(value - x_new, x_new, floor)
+        change_new = function(x_new, aux_new) - x_new
+        residual_new = relative_size(change_new, x_new, floor)
         accept = residual_new < jnp.where(newton, 0.5, 2.0 if fast else jnp.inf) * residual
         accept |= count == 0
         if fast:
-            wait = jnp.where(accept, jnp.maximum(wait - 1, 0), 3)
+            learnt = _broyden(matrix, taken, change - change_new, floor + jnp.abs(x))
+            usable = newton & jnp.isfinite(residual_new)
+            correction = jnp.where(usable, correction + learnt, correction)
+            fewer = jnp.where(newton, 0, jnp.minimum(failures, PATIENCE) - 1)
+            failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + newton)
             shorter = jnp.where(newton, length, 0.5 * length)
             longest = jnp.where(residual_new < NEWTON_FROM, LONGEST_STEP * damping, damping)
             length = jnp.where(accept, jnp.minimum(1.4 * length, longest), shorter)
         x, change, aux, residual = jax.tree.map(
             lambda new, old: jnp.where(accept, new, old),
-            (x_new, value - x_new, aux_new, residual_new),
+            (x_new, change_new, aux_new, residual_new),
             (x, change, aux, residual),
         )
         if verbose:
             jax.debug.callback(_log, count + 1, residual, x, newton, accept)
         busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
-        return x, change, aux, length, wait, residual, count + 1, busy
+        return x, change, aux, correction, length, failures, residual, count + 1, busy
 
     # The first pass takes no step and evaluates F at the start.
     length = jnp.asarray(damping, x.dtype)
     unknown = jnp.full((), jnp.inf, x.dtype)
-    start = (x, jnp.zeros_like(x), aux, length, 0, unknown, 0, jnp.array(True))
+    blank = jnp.zeros((x.shape[0], x.shape[0]), x.dtype)
+    start = (x, jnp.zeros_like(x), aux, blank, length, 0, unknown, 0, jnp.array(True))
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
-    return FixedPoint(end[0], end[2], end[5], end[6])
+    return FixedPoint(end[0], end[2], end[6], end[7])
+
+
+def _broyden(matrix, step, decrease, scale) -> jax.Array:
+    """The least change, in units of `scale`, after which `matrix` maps `step` to `decrease`."""
+    size = jnp.sum((step / scale) ** 2)
+    moved = size > 0
+    row = step / scale**2 / jnp.where(moved, size, 1.0)
+    return jnp.where(moved, jnp.outer(decrease - matrix @ step, row), 0.0)
 
 
 def _is_stable(matrix: jax.Array) -> jax.Array:

@@ -13,7 +13,8 @@ class Pretraining(eqx.Module):
 
     Q, M, V (8) and their conjugates (46)–(51) are those of the training; the errors (55), (20) and
     the effective noise Δ_eff (26) are those of the layer recalibrated by β. `critical_lam` is λ_c,
-    from which on Ŵ = 0. NaN where undefined: the training side of a given pre-training.
+    from which on Ŵ = 0; the solution is stable where `replicon` (75) is below 1. NaN where
+    undefined: the training side of a given pre-training.
     """
 
     Q: jax.Array
@@ -26,6 +27,7 @@ class Pretraining(eqx.Module):
     train_error: jax.Array
     effective_noise: jax.Array
     critical_lam: jax.Array
+    replicon: jax.Array
 
 
 class Branch(eqx.Module):
@@ -45,7 +47,7 @@ class Finetuning(eqx.Module):
     q, m, v (9) and their conjugates (62)–(72), E' (73), E'_train (20), the overlap o_w = m/√q, the
     forgetting E'' (84), and E' of the frozen layer (79). They are those of the branch of least
     energy, the empirical risk minimiser; `branches` has all. NaN where undefined: the overlap of
-    ŵ = 0.
+    ŵ = 0. The solution is stable where `replicon` (78) is below 1.
     """
 
     q: jax.Array
@@ -59,6 +61,7 @@ class Finetuning(eqx.Module):
     overlap: jax.Array
     forgetting: jax.Array
     energy: jax.Array
+    replicon: jax.Array
     frozen_test_error: jax.Array
     branches: tuple[Branch, ...]
 
@@ -75,9 +78,11 @@ class SolveStatus(eqx.Module):
 
     `residual` is the undamped max |F(x) − x|/(1e-3 + |x|) on the branches that were followed, and
     `switching_jump` the same with all proximal minima taken anew. `switched_share` is the share of
-    samples whose minimum the plain start would have missed, `largest_gradient` what is left of the
+    samples whose minimum the plain start would have missed or that changed in the end; where it is
+    above 1e-3 the effective description begins to break. `largest_gradient` what is left of the
     proximal gradients, `stein_gap` the relative difference of the response V̂ (or k) before and
     after Stein's lemma: sampling error where the proximal map is continuous, jumps where it is not.
+    `stability` is the verdict of the replicon, a `Stability`.
     """
 
     result: jax.Array
@@ -87,6 +92,7 @@ class SolveStatus(eqx.Module):
     largest_gradient: jax.Array
     stein_gap: jax.Array
     switching_jump: jax.Array
+    stability: jax.Array
 
     def failure(self) -> str | None:
         """What failed, in a sentence; None where nothing did (concrete values only)."""

@@ -1,23 +1,15 @@
 """predict(): both stages and every observable in one call, and each stage alone."""
 
-import time
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
-from .active import pool_factor
+from .execution import execute, finish, harmless, mark_invalid
 from .options import Options
-from .outputs import ConvergenceError, Prediction, StandardErrors, Status
-from .replicates import Finetuned, Pretrained, Samples, finetune, pretrain
-from .results import Result
-from .sampling import POOL, TEST, TRAIN, draw
+from .outputs import Prediction, StandardErrors, Status
+from .replicates import Finetuned, Pretrained, finetune, pretrain
+from .sampling import Samples
 from .tasks import Task
-
-TEST_FACTOR = 8  # test samples for each training sample: they need no proximal map
 
 
 def predict(
@@ -38,8 +30,8 @@ def predict(
     Raises ValueError for a parameter outside its range, ConvergenceError where a solve fails and
     `throw` is set, RuntimeError where JAX runs without float64 and float32 was not asked for.
     """
-    prediction, _ = _run(_predict, task, samples, replicates, seed, options)
-    return _finish(prediction, throw)
+    prediction, _ = execute(_predict, task, samples, replicates, seed, options)
+    return finish(prediction, throw)
 
 
 def predict_timed(
@@ -51,7 +43,7 @@ def predict_timed(
     options: Options | None = None,
 ) -> tuple[Prediction, Any]:
     """`predict` with `throw=False`, and the seconds it took to compile and to run."""
-    return _run(_predict, task, samples, replicates, seed, options, timed=True)
+    return execute(_predict, task, samples, replicates, seed, options, timed=True)
 
 
 def solve_pretraining(
@@ -64,8 +56,8 @@ def solve_pretraining(
     options: Options | None = None,
 ) -> Pretrained:
     """Solve the pre-training alone (theory section 4, Result 4); arguments as in `predict`."""
-    pretrained, _ = _run(_pretrain, task, samples, replicates, seed, options)
-    return _finish(pretrained, throw)
+    pretrained, _ = execute(_pretrain, task, samples, replicates, seed, options)
+    return finish(pretrained, throw)
 
 
 def solve_finetuning(
@@ -88,8 +80,8 @@ def solve_finetuning(
     if pretrained is not None and pretrained.order.shape[-2] != replicates:
         solved = pretrained.order.shape[-2]
         raise ValueError(f"replicates = {replicates}: must be those of the pre-training, {solved}")
-    finetuned, _ = _run(_finetune, task, samples, replicates, seed, options, pretrained)
-    return _finish(finetuned, throw)
+    finetuned, _ = execute(_finetune, task, samples, replicates, seed, options, pretrained)
+    return finish(finetuned, throw)
 
 
 @eqx.filter_jit
@@ -106,92 +98,12 @@ def _predict(task: Task, samples: Samples, options: Options) -> Prediction:
 
 @eqx.filter_jit
 def _pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
-    return _mark_invalid(task, pretrain(_harmless(task), samples, options))
+    return mark_invalid(task, pretrain(harmless(task), samples, options))
 
 
 @eqx.filter_jit
 def _finetune(task, samples, options, pretrained: Pretrained | None) -> Finetuned:
-    safe = _harmless(task)
+    safe = harmless(task)
     if pretrained is None:
         pretrained = pretrain(safe, samples, options)
-    return _mark_invalid(task, finetune(safe, pretrained, samples, options))
-
-
-def _harmless(task: Task) -> Task:
-    """The task itself, or where a traced parameter is invalid one that solves without trouble."""
-    valid = task.is_valid()
-    harmless = dict.fromkeys(("kappa0", "kappa", "alpha", "delta", "alpha_ft"), 1.0)
-    harmless |= {"lam": jnp.inf, "lam_ft": jnp.inf, "beta": 1.0, "active_ratio": 1.0}
-
-    def choose(path, x):
-        key = path[0]
-        # Q0 = Q = 1 and M = 0 are a valid given pre-training.
-        default = harmless[key.name] if len(path) == 1 else (1.0, 1.0, 0.0)[path[1].idx]
-        return jnp.where(valid, x, jnp.asarray(default, x.dtype))
-
-    return jax.tree_util.tree_map_with_path(choose, task)
-
-
-def _mark_invalid(task: Task, solved):
-    """NaN for every number and the result `INVALID_PARAMETER` where a parameter is invalid."""
-    valid = task.is_valid()
-
-    def mark(x):
-        floating = jnp.issubdtype(x.dtype, jnp.inexact)
-        return jnp.where(valid, x, jnp.nan if floating else int(Result.INVALID_PARAMETER))
-
-    return jax.tree.map(mark, solved)
-
-
-def _run(function, task, samples, replicates, seed, options, *extra, timed=False):
-    """Call a jitted stage on validated arguments and fresh draws, with the seconds it took."""
-    task.check()
-    options = options or Options()
-    dtype = jnp.dtype(options.precision)
-    if dtype == jnp.float64 and jnp.zeros(()).dtype != dtype:
-        raise RuntimeError(
-            "jaxlora needs float64: call jax.config.update('jax_enable_x64', True) before making "
-            "a Task, or ask for less with options=jaxlora.Options.single()"
-        )
-    if any(leaf.dtype != dtype for leaf in jax.tree.leaves(task)):
-        if dtype == jnp.float64:
-            raise RuntimeError("this Task was made without float64: make it after enabling x64")
-        task = jax.tree.map(lambda x: x.astype(dtype), task)
-    if any(leaf.ndim for leaf in jax.tree.leaves(task)):
-        raise ValueError("the parameters of a task must be scalars: vmap predict over arrays")
-    arguments = (task, _draws(task, samples, replicates, seed, options), options, *extra)
-    if not timed:
-        return function(*arguments), None
-    start = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    middle = time.perf_counter()
-    output = jax.block_until_ready(compiled(*arguments))
-    return output, {"compile": middle - start, "run": time.perf_counter() - middle}
-
-
-def _draws(task: Task, samples, replicates, seed, options: Options) -> Samples:
-    for name, value, least in (("replicates", replicates, 1), ("samples", samples, replicates)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed = {seed!r}: must be a non-negative integer")
-    each = samples // replicates
-
-    def drawn(factor: int, stream: int) -> Any:
-        normal = draw(task.tokens, factor * each, replicates, seed, stream, options.sampling)
-        return jax.tree.map(lambda x: jnp.asarray(x, options.precision), normal)
-
-    factor = pool_factor(task.active_ratio)
-    pool = drawn(factor, POOL) if factor else None
-    return Samples(drawn(1, TRAIN), drawn(TEST_FACTOR, TEST), pool)
-
-
-def _finish(solved, throw: bool):
-    """Raise for a failed solve where asked to, which needs concrete values."""
-    if not throw:
-        return solved
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(solved.status)):
-        raise ValueError("throw = True: must be False under jit, vmap and grad; see status")
-    if failure := solved.status.failure():
-        raise ConvergenceError(failure, solved)
-    return solved
+    return mark_invalid(task, finetune(safe, pretrained, samples, options))

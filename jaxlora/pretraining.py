@@ -19,11 +19,13 @@ from .proximal import (
     global_minimum,
     make_solver,
     pretraining_starts,
+    response,
     response_trace,
 )
 from .results import Result
 from .sampling import Draws
 from .spectrum import right_edge, truncated_moments
+from .stability import pretraining_replicon
 from .tasks import Task
 
 
@@ -108,16 +110,34 @@ class StateEvolution(eqx.Module):
         stein = self.draws.mean(response_trace(self.problem, minimum.x, x[2], self.data(x)))
         return 2 * self.task.alpha * stein, 2 * self.task.alpha * before
 
+    def replicon(self, x, minimum: Minimum) -> jax.Array:
+        """The replicon (theory section 6) where x is a fixed point."""
+        X = response(self.problem, minimum.x, x[2], self.data(x))
+        conjugates = self.conjugates(x, minimum)
+        return pretraining_replicon(
+            self.task.alpha,
+            self.draws.mean(jnp.sum(X * X, axis=(0, 1))),
+            conjugates.V,
+            *truncation(self.task, conjugates),
+            self.task.kappa0,
+        )
+
     def train_error(self, x, minimum) -> jax.Array:
         """E_train = E_R |σ(z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
         return self.draws.mean(self.problem.loss(minimum, self.data(x)))
 
 
+def truncation(task: Task, conjugates: Conjugates) -> tuple[jax.Array, jax.Array]:
+    """η = √Q̂/M̂ of the spectrum μ_η and ε = 2√κ λ/M̂, where it is cut."""
+    eta = jnp.sqrt(conjugates.Q) / conjugates.M
+    eps = 2 * jnp.sqrt(task.kappa) * task.lam / conjugates.M
+    return eta, eps
+
+
 def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
     """(Q, M, V) from (Q̂, M̂, V̂) through the spectrum μ_η."""
-    Q_hat, M_hat, V_hat = conjugates
-    eta = jnp.sqrt(Q_hat) / M_hat
-    eps = 2 * jnp.sqrt(task.kappa) * task.lam / M_hat
+    _, M_hat, V_hat = conjugates
+    eta, eps = truncation(task, conjugates)
     J, J1, J2 = truncated_moments(eta, eps, task.kappa0)
     Q = (M_hat / V_hat) ** 2 * J
     M = M_hat / (2 * V_hat) * (2 * J - eta * J1 - eps * J2)
@@ -132,6 +152,7 @@ class PretrainingSolution(eqx.Module):
     conjugates: Conjugates
     minimum: jax.Array
     critical_lam: jax.Array
+    replicon: jax.Array
     fixed_point: BranchedFixedPoint
     stein_gap: jax.Array
     result: jax.Array
@@ -181,6 +202,7 @@ def solve_state_evolution(
         Conjugates(*map(choose, at_zero, conjugates)),
         choose(0.0, solved.minimum.x),
         critical_lam,
+        choose(0.0, evolution.replicon(solved.value, solved.minimum)),
         solved,
         choose(0.0, jnp.abs(stein / before - 1)),
         choose(jnp.asarray(Result.COLLAPSED, result.dtype), result),

@@ -6,26 +6,18 @@ import jax.numpy as jnp
 
 from . import finetuning, pretraining
 from .active import select
-from .branches import BranchedFixedPoint
 from .laws import correlated
 from .noise import effective_noise
 from .observables import Errors, evaluate
 from .options import Options
 from .outputs import Branch, Finetuning, Pretraining, SolveStatus, mean_and_stderr
 from .results import Result, worst
-from .sampling import Draws
+from .sampling import Draws, Samples
+from .stability import Stability, verdict
 from .symmetric import root_weights, unpack
 from .tasks import Task
 
 PRETRAINING_START = (1.0, 0.5, 1.0)
-
-
-class Samples(eqx.Module):
-    """The frozen draws of a prediction; `pool` are the candidates of active fine-tuning."""
-
-    train: Draws
-    test: Draws
-    pool: Draws | None
 
 
 class Pretrained(eqx.Module):
@@ -77,9 +69,10 @@ def pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
             train_error=train_error,
             effective_noise=_effective_noise(task, order),
             critical_lam=solution.critical_lam,
+            replicon=solution.replicon,
         )
     )
-    status = _status(solution.result, solution.fixed_point, solution.stein_gap)
+    status = _status(solution, values.replicon, stderr.replicon)
     return Pretrained(values, stderr, status, order, solution.minimum)
 
 
@@ -136,12 +129,13 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
             overlap=finetuning.overlap(q, m),
             forgetting=errors.forgetting,
             energy=solution.energy,
+            replicon=solution.replicon,
             frozen_test_error=errors.frozen,
             branches=tuple(summaries),
         )
     )
     values = eqx.tree_at(lambda f: [b.result for b in f.branches], values, list(results))
-    status = _status(solution.result, solution.fixed_point, solution.stein_gap)
+    status = _status(solution, values.replicon, stderr.replicon)
     return Finetuned(values, stderr, status)
 
 
@@ -164,12 +158,12 @@ def _given_pretraining(task: Task, samples: Samples) -> Pretrained:
             train_error=unknown,
             effective_noise=_effective_noise(task, order),
             critical_lam=unknown,
+            replicon=unknown,
         )
     )
-    result = jnp.asarray(Result.GIVEN)
-    return Pretrained(
-        values, stderr, SolveStatus(result, zero, zero, zero, zero, zero, zero), order, None
-    )
+    result, undefined = jnp.asarray(Result.GIVEN), jnp.asarray(Stability.UNDEFINED)
+    status = SolveStatus(result, zero, zero, zero, zero, zero, zero, undefined)
+    return Pretrained(values, stderr, status, order, None)
 
 
 def _training_fields(task, order, student, draws, pool, options) -> finetuning.SideFields:
@@ -219,19 +213,24 @@ def _lowest(energies) -> jax.Array:
     return jnp.where(jnp.min(energies) < energies[0] - margin, jnp.argmin(energies), 0)
 
 
-def _status(result: jax.Array, solved: BranchedFixedPoint, stein_gap: jax.Array) -> SolveStatus:
+def _status(
+    solution: pretraining.PretrainingSolution | finetuning.FinetuningSolution, replicon, stderr
+) -> SolveStatus:
     """The status over replicates; a collapsed pre-training is exact."""
-    collapsed = result == Result.COLLAPSED
+    solved = solution.fixed_point
+    collapsed = solution.result == Result.COLLAPSED
 
     def most(x):
         return jnp.max(jnp.where(collapsed, 0, x))
 
+    switched_share = jnp.mean(jnp.where(collapsed, 0, solved.switched_share))
     return SolveStatus(
-        worst(result),
+        worst(solution.result),
         most(solved.residual),
         jnp.mean(jnp.where(collapsed, 0, solved.iterations), dtype=solved.value.dtype),
-        jnp.mean(jnp.where(collapsed, 0, solved.switched_share)),
+        switched_share,
         most(solved.largest_gradient),
-        jnp.mean(stein_gap),
+        jnp.mean(solution.stein_gap),
         most(solved.switching_jump),
+        verdict(replicon, stderr, switched_share),
     )

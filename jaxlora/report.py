@@ -8,6 +8,7 @@ import numpy as np
 
 from .outputs import Prediction
 from .results import Result
+from .stability import Stability
 from .tasks import Task
 
 Json = dict[str, Any]
@@ -36,8 +37,11 @@ def to_json(prediction: Prediction) -> Json:
     status = {}
     for stage in ("pretraining", "finetuning"):
         solve = vars(getattr(prediction.status, stage))
-        result = _result(solve["result"])
-        status[stage] = {k: _number(v) for k, v in solve.items()} | {"result": result}
+        names = {
+            "result": _result(solve["result"]),
+            "stability": Stability(int(solve["stability"])).name.lower(),
+        }
+        status[stage] = {k: _number(v) for k, v in solve.items()} | names
     return {
         "pretraining": _stage(prediction.pretraining),
         "finetuning": _stage(prediction.finetuning, results=True),
@@ -55,11 +59,13 @@ def to_table(report: Json) -> str:
     lines = ["  ".join(f"{k}={v}" for k, v in parameters.items() if v is not None), ""]
     for stage in ("pretraining", "finetuning"):
         status = report["status"][stage]
-        lines.append(f"{stage}: {status['result']}")
+        lines.append(f"{stage}: {status['result']}, {status['stability']}")
         for name, value in report[stage].items():
             if name != "branches":
                 lines.append(_row(name, value, report["stderr"][stage][name]))
-        diagnostics = (f"{k} {_short(v)}" for k, v in status.items() if k != "result")
+        diagnostics = (
+            f"{k} {_short(v)}" for k, v in status.items() if k not in ("result", "stability")
+        )
         lines += ["  " + ", ".join(diagnostics), ""]
     lines.append("branches of the fine-tuning")
     for branch in report["finetuning"]["branches"]:

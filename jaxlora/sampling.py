@@ -13,7 +13,8 @@ from scipy.stats import qmc
 from .symmetric import packed_size, weights
 
 METHODS = ("sobol", "monte_carlo")
-TRAIN, TEST, POOL = 0, 1, 2  # streams: proximal maps, cheaper test averages, candidates
+# Streams: proximal maps, cheaper test averages, candidates, nodes of integrals over a posterior.
+TRAIN, TEST, POOL, NODES = range(4)
 
 
 class Draws(eqx.Module):
@@ -34,6 +35,14 @@ class Draws(eqx.Module):
         return jnp.sum(self.weights * values)
 
 
+class Samples(eqx.Module):
+    """The frozen draws of a solve; `pool` are the candidates of active fine-tuning."""
+
+    train: Draws
+    test: Draws
+    pool: Draws | None
+
+
 @functools.lru_cache(maxsize=8)
 def draw(
     tokens: int, samples: int, replicates: int, seed: int, stream: int, method: str = "sobol"
@@ -44,15 +53,9 @@ def draw(
     sampling error. Sobol points are at their best where `samples`, the number in one replicate, is
     a power of two. Raises ValueError for an unknown method.
     """
-    if method not in METHODS:
-        raise ValueError(f"sampling = {method!r}: must be one of {', '.join(METHODS)}")
     size = packed_size(tokens)
     sizes = (tokens, tokens, size, size)
-    normal = np.empty((replicates, sum(sizes), samples))
-    for replicate in range(replicates):
-        rng = np.random.default_rng([seed, stream, replicate])
-        draw_one = _sobol if method == "sobol" else _monte_carlo
-        normal[replicate] = draw_one(sum(sizes), samples, rng)
+    normal = standard_normal(sum(sizes), samples, replicates, seed, stream, method)
     spike, noise, first, second = np.split(normal, np.cumsum(sizes)[:-1], axis=1)
     averaging = np.stack(
         [
@@ -61,6 +64,32 @@ def draw(
         ]
     )
     return Draws(first, second, spike, noise, averaging)
+
+
+def draw_nodes(
+    components: int, dimension: int, nodes: int, replicates: int, seed: int
+) -> np.ndarray:
+    """Standard normal nodes (replicates, components, dimension, nodes) in pairs ±, for integrals.
+
+    The pairs average odd functions to zero.
+    """
+    half = standard_normal(components * dimension, nodes // 2, replicates, seed, NODES)
+    half = half.reshape(replicates, components, dimension, -1)
+    return np.concatenate([half, -half], axis=-1)
+
+
+def standard_normal(
+    dimension: int, samples: int, replicates: int, seed: int, stream: int, method: str = "sobol"
+) -> np.ndarray:
+    """Standard normal draws (replicates, dimension, samples), independent between replicates."""
+    if method not in METHODS:
+        raise ValueError(f"sampling = {method!r}: must be one of {', '.join(METHODS)}")
+    draw_one = _sobol if method == "sobol" else _monte_carlo
+    normal = np.empty((replicates, dimension, samples))
+    for replicate in range(replicates):
+        rng = np.random.default_rng([seed, stream, replicate])
+        normal[replicate] = draw_one(dimension, samples, rng)
+    return normal
 
 
 def _sobol(dimension: int, samples: int, rng: np.random.Generator) -> np.ndarray:

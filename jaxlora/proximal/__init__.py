@@ -1,6 +1,6 @@
 """Proximal maps of both stages, Prox and prox of theory section 3, with their derivatives."""
 
-from ._global import Minimum, first_branches, follow_minimum, global_minimum
+from ._global import Minimum, changed_share, first_branches, follow_minimum, global_minimum
 from ._implicit import Known, local_minimum
 from ._linear import solve
 from ._newton import Newton, OptStep, State
@@ -31,6 +31,7 @@ __all__ = [
     "State",
     "Stock",
     "blend",
+    "changed_share",
     "finetuning_starts",
     "first_branches",
     "follow_minimum",

@@ -61,3 +61,11 @@ def first_branches(init: jax.Array) -> Minimum:
     """Points to follow minima from before any search."""
     zero = jnp.zeros((), init.dtype)
     return Minimum(init, zero, zero, zero)
+
+
+def changed_share(old: Minimum, new: Minimum) -> jax.Array:
+    """Share of the samples whose minimum is another one in `new` than in `old`."""
+    distance = jnp.sum((new.x - old.x) ** 2, axis=0)
+    close = 10 * jnp.finfo(new.x.dtype).eps ** 0.25
+    apart = distance > close**2 * (1 + jnp.sum(old.x**2, axis=0))
+    return jnp.mean(apart, dtype=new.x.dtype)

@@ -12,6 +12,7 @@ from ._curve import density, inverse_stieltjes, stieltjes
 from ._edges import edges, gap_open, merging_eta, right_edge
 from ._moments import TruncatedMoments, truncated_moments
 from ._quadrature import Quadrature, quadrature
+from ._spread import truncation_spread
 
 __all__ = [
     "Quadrature",
@@ -25,4 +26,5 @@ __all__ = [
     "right_edge",
     "stieltjes",
     "truncated_moments",
+    "truncation_spread",
 ]

@@ -1,0 +1,102 @@
+"""From a caller's arguments to a compiled solve: validation, precision, frozen draws, timing."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .active import pool_factor
+from .options import Options
+from .outputs import ConvergenceError
+from .results import Result
+from .sampling import POOL, TEST, TRAIN, Samples, draw
+from .stability import Stability
+from .tasks import Task
+
+TEST_FACTOR = 8  # test samples for each training sample: they need no proximal map
+
+
+def harmless(task: Task) -> Task:
+    """The task itself, or where a traced parameter is invalid one that solves without trouble."""
+    valid = task.is_valid()
+    harmless = dict.fromkeys(("kappa0", "kappa", "alpha", "delta", "alpha_ft"), 1.0)
+    harmless |= {"lam": jnp.inf, "lam_ft": jnp.inf, "beta": 1.0, "active_ratio": 1.0}
+
+    def choose(path, x):
+        key = path[0]
+        # Q0 = Q = 1 and M = 0 are a valid given pre-training.
+        default = harmless[key.name] if len(path) == 1 else (1.0, 1.0, 0.0)[path[1].idx]
+        return jnp.where(valid, x, jnp.asarray(default, x.dtype))
+
+    return jax.tree_util.tree_map_with_path(choose, task)
+
+
+def mark_invalid(task: Task, solved):
+    """NaN for every number and the result `INVALID_PARAMETER` where a parameter is invalid."""
+    valid = task.is_valid()
+
+    def mark(path, x):
+        if jnp.issubdtype(x.dtype, jnp.inexact):
+            return jnp.where(valid, x, jnp.nan)
+        enum = Stability.UNDEFINED if path[-1].name == "stability" else Result.INVALID_PARAMETER
+        return jnp.where(valid, x, int(enum))
+
+    return jax.tree_util.tree_map_with_path(mark, solved)
+
+
+def execute(function, task, samples, replicates, seed, options, *extra, timed=False):
+    """Call a jitted stage on validated arguments and fresh draws, with the seconds it took."""
+    task.check()
+    options = options or Options()
+    dtype = jnp.dtype(options.precision)
+    if dtype == jnp.float64 and jnp.zeros(()).dtype != dtype:
+        raise RuntimeError(
+            "jaxlora needs float64: call jax.config.update('jax_enable_x64', True) before making "
+            "a Task, or ask for less with options=jaxlora.Options.single()"
+        )
+    if any(leaf.dtype != dtype for leaf in jax.tree.leaves(task)):
+        if dtype == jnp.float64:
+            raise RuntimeError("this Task was made without float64: make it after enabling x64")
+        task = jax.tree.map(lambda x: x.astype(dtype), task)
+    if any(leaf.ndim for leaf in jax.tree.leaves(task)):
+        raise ValueError("the parameters of a task must be scalars: vmap predict over arrays")
+    arguments = (task, draw_samples(task, samples, replicates, seed, options), options, *extra)
+    if not timed:
+        return function(*arguments), None
+    start = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    middle = time.perf_counter()
+    output = jax.block_until_ready(compiled(*arguments))
+    return output, {"compile": middle - start, "run": time.perf_counter() - middle}
+
+
+def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Samples:
+    """The frozen draws of a task; raises ValueError for a number that makes no sense."""
+    for name, value, least in (("replicates", replicates, 1), ("samples", samples, replicates)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed = {seed!r}: must be a non-negative integer")
+    each = samples // replicates
+
+    def drawn(factor: int, stream: int) -> Any:
+        normal = draw(task.tokens, factor * each, replicates, seed, stream, options.sampling)
+        return jax.tree.map(lambda x: jnp.asarray(x, options.precision), normal)
+
+    factor = pool_factor(task.active_ratio)
+    pool = drawn(factor, POOL) if factor else None
+    return Samples(drawn(1, TRAIN), drawn(TEST_FACTOR, TEST), pool)
+
+
+def finish(solved, throw: bool):
+    """Raise for a failed solve where asked to, which needs concrete values."""
+    if not throw:
+        return solved
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(solved.status)):
+        raise ValueError("throw = True: must be False under jit, vmap and grad; see status")
+    if failure := solved.status.failure():
+        raise ConvergenceError(failure, solved)
+    return solved
