@@ -2,7 +2,7 @@
 
 from ._global import Minimum, changed_share, first_branches, follow_minimum, global_minimum
 from ._implicit import Known, local_minimum
-from ._linear import solve
+from ._linear import factorise, solve
 from ._newton import Newton, OptStep, State
 from ._problems import FinetuningProblem, PretrainingProblem, Problem
 from ._response import blend, response, response_trace
@@ -32,6 +32,7 @@ __all__ = [
     "Stock",
     "blend",
     "changed_share",
+    "factorise",
     "finetuning_starts",
     "first_branches",
     "follow_minimum",

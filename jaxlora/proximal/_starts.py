@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..activations import Activation, Identity
+from ..eigen import eigh
 from ..symmetric import pack, root_weights
 
 
@@ -29,7 +30,7 @@ def finetuning_starts(activation: Activation, scale, centre, spike, offset, fiel
     χ̃ with one token reversed. For the identity they are χ̃, −χ̃ and the global solution.
     """
     difference = field - offset
-    values, vectors = _eigh(difference)
+    values, vectors = eigh(difference)
     if isinstance(activation, Identity):
         return jnp.stack([centre, -centre, _secular_root(scale, centre, values, vectors)])
     tokens = centre.shape[0]
@@ -72,9 +73,3 @@ def _secular_root(scale, centre, values, vectors) -> jax.Array:
 
     low, high = jax.lax.fori_loop(0, 60, narrow, (low, high))
     return jnp.sum(vectors * stretched(0.5 * (low + high))[None], axis=1)
-
-
-def _eigh(matrix) -> tuple[jax.Array, jax.Array]:
-    """Ascending eigenvalues (T, ...) and eigenvectors [component, which, ...] of (T, T, ...)."""
-    values, vectors = jnp.linalg.eigh(jnp.moveaxis(matrix, (0, 1), (-2, -1)))
-    return jnp.moveaxis(values, -1, 0), jnp.moveaxis(vectors, (-2, -1), (0, 1))
