@@ -3,11 +3,13 @@
 from importlib.metadata import version
 
 from .activations import ACTIVATIONS, Activation
+from .bayes import BayesBenchmark, BayesOptimal, bayes_optimal
 from .noise import best_beta, effective_noise, recalibrated_noise, reused_noise
 from .options import Options
 from .outputs import ConvergenceError, Prediction
 from .prediction import predict, predict_timed, solve_finetuning, solve_pretraining
 from .results import Result
+from .stability import Stability
 from .tasks import Task
 
 __version__ = version("jaxlora")
@@ -15,11 +17,15 @@ __version__ = version("jaxlora")
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "BayesBenchmark",
+    "BayesOptimal",
     "ConvergenceError",
     "Options",
     "Prediction",
     "Result",
+    "Stability",
     "Task",
+    "bayes_optimal",
     "best_beta",
     "effective_noise",
     "predict",

@@ -37,12 +37,12 @@ def harmless(task: Task) -> Task:
 def mark_invalid(task: Task, solved):
     """NaN for every number and the result `INVALID_PARAMETER` where a parameter is invalid."""
     valid = task.is_valid()
+    verdicts = {"result": Result.INVALID_PARAMETER, "stability": Stability.UNDEFINED}
 
     def mark(path, x):
         if jnp.issubdtype(x.dtype, jnp.inexact):
             return jnp.where(valid, x, jnp.nan)
-        enum = Stability.UNDEFINED if path[-1].name == "stability" else Result.INVALID_PARAMETER
-        return jnp.where(valid, x, int(enum))
+        return jnp.where(valid, x, int(verdicts[path[-1].name])) if path[-1].name in verdicts else x
 
     return jax.tree_util.tree_map_with_path(mark, solved)
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .bayes import BayesBenchmark
 from .outputs import Prediction
 from .results import Result
 from .stability import Stability
@@ -53,20 +54,30 @@ def to_json(prediction: Prediction) -> Json:
     }
 
 
+def add_bayes(report: Json, benchmark: BayesBenchmark) -> None:
+    """Put the Bayes-optimal benchmark into the JSON object of a prediction."""
+    status = vars(benchmark.status)
+    report["bayes_optimal"] = _stage(benchmark.values)
+    report["stderr"]["bayes_optimal"] = _stage(benchmark.stderr)
+    report["status"]["bayes_optimal"] = {name: _number(x) for name, x in status.items()} | {
+        "result": _result(status["result"]),
+        "is_bound": bool(status["is_bound"]),
+    }
+
+
 def to_table(report: Json) -> str:
     """The JSON object of a prediction, its parameters and seconds included, as a table."""
     parameters = report["parameters"]
     lines = ["  ".join(f"{k}={v}" for k, v in parameters.items() if v is not None), ""]
-    for stage in ("pretraining", "finetuning"):
-        status = report["status"][stage]
-        lines.append(f"{stage}: {status['result']}, {status['stability']}")
+    for stage, status in report["status"].items():
+        verdicts = [status["result"], status.get("stability")]
+        verdicts.append("a bound only" if status.get("is_bound") else None)
+        lines.append(f"{stage}: " + ", ".join(verdict for verdict in verdicts if verdict))
         for name, value in report[stage].items():
             if name != "branches":
                 lines.append(_row(name, value, report["stderr"][stage][name]))
-        diagnostics = (
-            f"{k} {_short(v)}" for k, v in status.items() if k not in ("result", "stability")
-        )
-        lines += ["  " + ", ".join(diagnostics), ""]
+        numbers = {k: v for k, v in status.items() if k not in ("result", "stability", "is_bound")}
+        lines += ["  " + ", ".join(f"{k} {_short(v)}" for k, v in numbers.items()), ""]
     lines.append("branches of the fine-tuning")
     for branch in report["finetuning"]["branches"]:
         numbers = ", ".join(f"{k} {branch[k]:.6g}" for k in ("q", "m", "v", "energy"))
@@ -105,10 +116,10 @@ def _number(value: jax.Array) -> float | str | None:
 
 def _row(name: str, value, stderr) -> str:
     if value is None:
-        return f"  {name:<18} undefined"
+        return f"  {name:<22} undefined"
     if stderr is None:
-        return f"  {name:<18} {value:.6g}"
-    return f"  {name:<18} {value:<12.6g} ± {stderr:.1g}"
+        return f"  {name:<22} {value:.6g}"
+    return f"  {name:<22} {value:<12.6g} ± {stderr:.1g}"
 
 
 def _short(value) -> str:

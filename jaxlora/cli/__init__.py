@@ -1,0 +1,43 @@
+"""The command line: parses, calls the library, prints."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from . import _predict
+from ._exit_codes import BAD_INPUT, INTERRUPTED, OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `jaxlora`; returns the exit code."""
+    try:
+        parsed = _parser().parse_args(arguments)
+        return parsed.run(parsed)
+    except KeyboardInterrupt:
+        print("jaxlora: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not try to flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str):
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jaxlora",
+        description="Theory of LoRA fine-tuning in a solvable attention model.",
+    )
+    parser.add_argument("--version", action="version", version=f"jaxlora {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _predict.add_command(commands)
+    return parser

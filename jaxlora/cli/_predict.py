@@ -1,0 +1,63 @@
+"""`jaxlora predict`: both stages at one parameter point."""
+
+import argparse
+import json
+import sys
+
+from ..bayes import bayes_optimal
+from ..prediction import predict_timed
+from ..report import add_bayes, parameters_of, to_json, to_table
+from ..stability import Stability
+from ._arguments import add_flags, configure, numerics_of, task_of
+from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
+
+
+def add_command(commands) -> None:
+    """Add `predict` to the commands."""
+    parser = commands.add_parser("predict", help="predict both stages at one parameter point")
+    parser.set_defaults(run=run)
+    add_flags(parser)
+    parser.add_argument(
+        "--bayes", action="store_true", help="add the Bayes-optimal benchmark of both stages"
+    )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Predict and print; returns the exit code."""
+    configure(parsed)
+    try:
+        task, numerics = task_of(parsed), numerics_of(parsed)
+        # The benchmark first: it is what refuses some tasks.
+        benchmark = bayes_optimal(task, throw=False, **numerics) if parsed.bayes else None
+        prediction, seconds = predict_timed(task, **numerics)
+    except ValueError as error:
+        print(f"jaxlora predict: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    report = {"parameters": parameters_of(task), **to_json(prediction), "seconds": seconds}
+    failures = [prediction.status.failure()]
+    if benchmark is not None:
+        add_bayes(report, benchmark)
+        failures.append(benchmark.status.failure())
+    if parsed.format == "json":
+        print(json.dumps(report, allow_nan=False, indent=1))
+    else:
+        print(to_table(report))
+    _warn(prediction, benchmark)
+    if failure := " ".join(words for words in failures if words):
+        print(f"jaxlora predict: not solved: {failure}", file=sys.stderr)
+        return NOT_SOLVED
+    return OK
+
+
+def _warn(prediction, benchmark) -> None:
+    """Say on stderr what a reader of the numbers must know."""
+    for name in ("pretraining", "finetuning"):
+        stability = Stability(int(getattr(prediction.status, name).stability))
+        if stability in (Stability.UNDECIDED, Stability.UNSTABLE):
+            print(f"jaxlora predict: warning: {name}: {stability.message}", file=sys.stderr)
+    if benchmark is not None and bool(benchmark.status.is_bound):
+        print(
+            "jaxlora predict: warning: Bayes-optimal benchmark: for reused sequences with α' < 1 "
+            "it is a bound only, at q = 1.",
+            file=sys.stderr,
+        )
