@@ -4,6 +4,13 @@ from importlib.metadata import version
 
 from .activations import ACTIVATIONS, Activation
 from .bayes import BayesBenchmark, BayesOptimal, bayes_optimal
+from .boundaries import (
+    collapse_boundary,
+    parting_boundary,
+    replicon_boundary,
+    transition_boundary,
+    zero_branch_boundary,
+)
 from .noise import best_beta, effective_noise, recalibrated_noise, reused_noise
 from .options import Options
 from .outputs import ConvergenceError, Prediction
@@ -27,11 +34,16 @@ __all__ = [
     "Task",
     "bayes_optimal",
     "best_beta",
+    "collapse_boundary",
     "effective_noise",
+    "parting_boundary",
     "predict",
     "predict_timed",
     "recalibrated_noise",
+    "replicon_boundary",
     "reused_noise",
     "solve_finetuning",
     "solve_pretraining",
+    "transition_boundary",
+    "zero_branch_boundary",
 ]

@@ -26,8 +26,8 @@ def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
         tau = (matrix[q, q] - matrix[p, p]) / (2 * jnp.where(still, 1, off))
         tangent = jnp.where(tau < 0, -1, 1) / (jnp.abs(tau) + jnp.hypot(1, tau))
         tangent = jnp.where(still, 0, tangent)
-        cosine = 1 / jnp.hypot(1, tangent)
-        sine = tangent * cosine
+        cosine = (1 / jnp.hypot(1, tangent))[None]
+        sine = tangent[None] * cosine
 
         def mix(rows):
             a, b = rows[p], rows[q]

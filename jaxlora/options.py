@@ -7,6 +7,7 @@ from . import fixed_point, sampling
 from .proximal import SOLVERS
 
 PRECISIONS = ("float64", "float32")
+SAMPLES, REPLICATES = 2**16, 8  # by default: standard errors of E' below 1e-3 at figure 1
 
 
 @dataclasses.dataclass(frozen=True)

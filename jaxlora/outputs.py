@@ -127,7 +127,7 @@ class Prediction(eqx.Module):
 class ConvergenceError(RuntimeError):
     """A solve failed; `prediction` is what there is, its status included."""
 
-    def __init__(self, message: str, prediction: Prediction):
+    def __init__(self, message: str, prediction):
         super().__init__(message)
         self.prediction = prediction
 

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 
 from .execution import execute, finish, harmless, mark_invalid
-from .options import Options
+from .options import REPLICATES, SAMPLES, Options
 from .outputs import Prediction, StandardErrors, Status
 from .replicates import Finetuned, Pretrained, finetune, pretrain
 from .sampling import Samples
@@ -15,8 +15,8 @@ from .tasks import Task
 def predict(
     task: Task,
     *,
-    samples: int = 2**15,
-    replicates: int = 8,
+    samples: int = SAMPLES,
+    replicates: int = REPLICATES,
     seed: int = 0,
     throw: bool = True,
     options: Options | None = None,
@@ -37,8 +37,8 @@ def predict(
 def predict_timed(
     task: Task,
     *,
-    samples: int = 2**15,
-    replicates: int = 8,
+    samples: int = SAMPLES,
+    replicates: int = REPLICATES,
     seed: int = 0,
     options: Options | None = None,
 ) -> tuple[Prediction, Any]:
@@ -49,8 +49,8 @@ def predict_timed(
 def solve_pretraining(
     task: Task,
     *,
-    samples: int = 2**15,
-    replicates: int = 8,
+    samples: int = SAMPLES,
+    replicates: int = REPLICATES,
     seed: int = 0,
     throw: bool = True,
     options: Options | None = None,
@@ -64,8 +64,8 @@ def solve_finetuning(
     task: Task,
     pretrained: Pretrained | None = None,
     *,
-    samples: int = 2**15,
-    replicates: int = 8,
+    samples: int = SAMPLES,
+    replicates: int = REPLICATES,
     seed: int = 0,
     throw: bool = True,
     options: Options | None = None,

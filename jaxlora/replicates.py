@@ -81,7 +81,7 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
 
     def fields(inputs):
         order, student, draws, pool = inputs
-        return _training_fields(task, order, student, draws, pool, options)
+        return training_fields(task, order, student, draws, pool, options)
 
     inputs = (pretrained.order, pretrained.student, samples.train, samples.pool)
     side_fields = jax.lax.map(fields, inputs)
@@ -166,7 +166,7 @@ def _given_pretraining(task: Task, samples: Samples) -> Pretrained:
     return Pretrained(values, stderr, status, order, None)
 
 
-def _training_fields(task, order, student, draws, pool, options) -> finetuning.SideFields:
+def training_fields(task, order, student, draws, pool, options) -> finetuning.SideFields:
     """(z*, z) on the labelled sequences: under Q, or under R for e = 1, selected by Algorithm 1."""
     source = draws if pool is None else pool
     Q, M, V = order

@@ -13,6 +13,7 @@ from .stability import Stability
 from .tasks import Task
 
 Json = dict[str, Any]
+TARGET = 1e-3  # relative standard error of E'
 
 
 def parameters_of(task: Task) -> Json:
@@ -54,6 +55,21 @@ def to_json(prediction: Prediction) -> Json:
     }
 
 
+def precision_of(prediction: Prediction, samples: int) -> Json:
+    """The relative standard error of E', and how many samples would bring it to 1e-3.
+
+    Errors are taken to fall like 1/√samples; quasi-random draws do somewhat better.
+    """
+    relative = prediction.stderr.finetuning.test_error / prediction.finetuning.test_error
+    needed = samples * max(1.0, float(relative) / TARGET) ** 2
+    return {
+        "relative_stderr": _number(relative),
+        "target": TARGET,
+        "samples": samples,
+        "samples_for_target": math.ceil(needed) if math.isfinite(needed) else None,
+    }
+
+
 def add_bayes(report: Json, benchmark: BayesBenchmark) -> None:
     """Put the Bayes-optimal benchmark into the JSON object of a prediction."""
     status = vars(benchmark.status)
@@ -82,6 +98,11 @@ def to_table(report: Json) -> str:
     for branch in report["finetuning"]["branches"]:
         numbers = ", ".join(f"{k} {branch[k]:.6g}" for k in ("q", "m", "v", "energy"))
         lines.append(f"  {branch['start']:<18} {numbers}  ({branch['result']})")
+    precision = report["precision"]
+    if precision["samples_for_target"] is not None:
+        lines += ["", f"relative standard error of E': {precision['relative_stderr']:.1e}"]
+        if precision["samples_for_target"] > precision["samples"]:
+            lines[-1] += f"; --samples {precision['samples_for_target']} for {TARGET:g}"
     seconds = report["seconds"]
     lines += ["", f"{seconds['compile']:.1f} s to compile, {seconds['run']:.1f} s to run"]
     return "\n".join(lines)

@@ -98,6 +98,7 @@ def test_json_has_every_number_and_nothing_else_on_stdout(capsys):
         "train_error",
         "effective_noise",
         "critical_lam",
+        "replicon",
     ]
     assert list(report["finetuning"]) == [
         "q",
@@ -111,6 +112,7 @@ def test_json_has_every_number_and_nothing_else_on_stdout(capsys):
         "overlap",
         "forgetting",
         "energy",
+        "replicon",
         "frozen_test_error",
         "branches",
     ]
@@ -128,7 +130,9 @@ def test_json_has_every_number_and_nothing_else_on_stdout(capsys):
 
 
 def test_failed_solve_is_reported_with_exit_code_three(capsys, monkeypatch):
-    monkeypatch.setattr(jaxlora.cli, "Options", lambda: jaxlora.Options(max_iterations=2))
+    monkeypatch.setattr(
+        jaxlora.cli._arguments, "Options", lambda: jaxlora.Options(max_iterations=2)
+    )
     assert main([*arguments(), "--format", "json"]) == 3
     output = capsys.readouterr()
     assert json.loads(output.out)["status"]["pretraining"]["result"] == "not_converged"
@@ -143,7 +147,7 @@ def test_version(capsys):
 
 
 def test_interrupt_leaves_no_traceback():
-    command = [sys.executable, "-m", "jaxlora.cli", *arguments(), "--samples", "400000"]
+    command = [sys.executable, "-m", "jaxlora", *arguments(), "--samples", "400000"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -162,3 +166,50 @@ def test_import_changes_no_setting_and_needs_no_solver_library():
         "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parent)
+
+
+def test_bayes_adds_the_benchmark(capsys):
+    assert main([*arguments(), "--bayes", "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    names = {
+        "Q",
+        "q",
+        "pretraining_test_error",
+        "finetuning_test_error",
+        "pretraining_bayes_error",
+        "finetuning_bayes_error",
+        "overlap",
+    }
+    assert set(report["bayes_optimal"]) == names == set(report["stderr"]["bayes_optimal"])
+    assert report["bayes_optimal"]["finetuning_bayes_error"] < report["finetuning"]["test_error"]
+    status = report["status"]["bayes_optimal"]
+    assert status["result"] == "converged"
+    assert status["is_bound"] is False
+    assert 10 < status["least_effective_samples"] <= status["effective_samples"]
+    for stage in ("pretraining", "finetuning"):
+        assert 0 < report[stage]["replicon"]
+        assert report["stderr"][stage]["replicon"] > 0
+        assert report["status"][stage]["stability"] in ("stable", "undecided")
+
+
+def test_bayes_is_a_bound_for_few_reused_sequences(capsys):
+    assert main([*arguments(alpha_ft="0.5"), "--reuse", "--bayes"]) in (0, 3)
+    output = capsys.readouterr()
+    assert "bayes_optimal: converged, a bound only" in output.out
+    assert "it is a bound only" in output.err
+
+
+def test_bayes_refuses_a_given_pretraining(capsys):
+    point = ["--tokens", "2", "--delta", "1", "--alpha-ft", "3", "--lam-ft", "1"]
+    assert main(["predict", *point, "--given", "1.5", "1.5", "1", "--bayes"]) == 2
+    assert "needs kappa0 and alpha" in capsys.readouterr().err
+
+
+def test_precision_says_how_many_samples_are_needed(capsys):
+    assert main([*arguments(), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    precision = report["precision"]
+    relative = report["stderr"]["finetuning"]["test_error"] / report["finetuning"]["test_error"]
+    assert precision["relative_stderr"] == pytest.approx(relative)
+    assert precision["samples"] == 512
+    assert precision["samples_for_target"] == pytest.approx(512 * (relative / 1e-3) ** 2, rel=1e-2)

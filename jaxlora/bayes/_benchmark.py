@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ..execution import execute, finish, harmless, mark_invalid
 from ..laws import correlated
 from ..observables import evaluate, side_fields
-from ..options import Options
+from ..options import REPLICATES, SAMPLES, Options
 from ..outputs import mean_and_stderr
 from ..results import Result, worst
 from ..sampling import Draws, Samples, draw_nodes
@@ -18,6 +18,7 @@ from ._posterior import COMPONENTS
 from ._pretraining import observed_fields, pretraining_overlap
 
 NODES = 64  # of each proposal: integrals are right to about 1e-3 of the posterior's width
+SAMPLES_SHARE = 4  # samples of `predict` for each one here, which costs an integral
 
 
 class BayesOptimal(eqx.Module):
@@ -77,8 +78,8 @@ class BayesBenchmark(eqx.Module):
 def bayes_optimal(
     task: Task,
     *,
-    samples: int = 2**15,
-    replicates: int = 8,
+    samples: int = SAMPLES // SAMPLES_SHARE,
+    replicates: int = REPLICATES,
     seed: int = 0,
     throw: bool = True,
     channel: str = "conditional",

@@ -42,7 +42,7 @@ class ChannelEvolution(eqx.Module):
         truth = omega + root(1 - q) * self.draws.spike
         Y = truth[:, None] * truth[None]
         if self.channel == "conditional":
-            noise = jnp.sqrt(self.V) * root_weights(self.task.tokens, self.draws.first)
+            noise = jnp.sqrt(self.V) * root_weights(self.task.tokens, omega)
             Y = Y + unpack(noise * self.draws.first, self.task.tokens)
         return omega, truth, Y
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import _predict
+from . import _boundary, _predict
 from ._exit_codes import BAD_INPUT, INTERRUPTED, OK
 
 
@@ -40,4 +40,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxlora {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _predict.add_command(commands)
+    _boundary.add_command(commands)
     return parser

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from ..activations import ACTIVATIONS
-from ..options import PRECISIONS, Options
+from ..options import PRECISIONS, REPLICATES, SAMPLES, Options
 from ..tasks import Task
 
 TASK_FIELDS = (
@@ -96,8 +96,10 @@ def _add_task(group) -> None:
 
 
 def _add_numerics(group) -> None:
-    group.add_argument("--samples", type=int, default=2**15, metavar="N", help="draws in all")
-    group.add_argument("--replicates", type=int, default=8, metavar="N", help="for error bars")
+    group.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help="draws in all")
+    group.add_argument(
+        "--replicates", type=int, default=REPLICATES, metavar="N", help="for error bars"
+    )
     group.add_argument("--seed", type=int, default=0, metavar="N")
     group.add_argument("--precision", choices=PRECISIONS, default="float64")
     group.add_argument(

@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
+from typing import Any
 
-from ..bayes import bayes_optimal
+from ..bayes import SAMPLES_SHARE, BayesBenchmark, bayes_optimal
 from ..prediction import predict_timed
-from ..report import add_bayes, parameters_of, to_json, to_table
+from ..report import add_bayes, parameters_of, precision_of, to_json, to_table
 from ..stability import Stability
+from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
 from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
 
@@ -28,12 +30,17 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         task, numerics = task_of(parsed), numerics_of(parsed)
         # The benchmark first: it is what refuses some tasks.
-        benchmark = bayes_optimal(task, throw=False, **numerics) if parsed.bayes else None
+        benchmark = _benchmark(task, numerics) if parsed.bayes else None
         prediction, seconds = predict_timed(task, **numerics)
     except ValueError as error:
         print(f"jaxlora predict: error: {error}", file=sys.stderr)
         return BAD_INPUT
-    report = {"parameters": parameters_of(task), **to_json(prediction), "seconds": seconds}
+    report = {
+        "parameters": parameters_of(task),
+        **to_json(prediction),
+        "precision": precision_of(prediction, parsed.samples),
+        "seconds": seconds,
+    }
     failures = [prediction.status.failure()]
     if benchmark is not None:
         add_bayes(report, benchmark)
@@ -47,6 +54,11 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"jaxlora predict: not solved: {failure}", file=sys.stderr)
         return NOT_SOLVED
     return OK
+
+
+def _benchmark(task: Task, numerics: dict[str, Any]) -> BayesBenchmark:
+    fewer = max(numerics["samples"] // SAMPLES_SHARE, numerics["replicates"])
+    return bayes_optimal(task, throw=False, **(numerics | {"samples": fewer}))
 
 
 def _warn(prediction, benchmark) -> None:
