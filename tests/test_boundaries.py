@@ -119,10 +119,8 @@ def test_bad_arguments_raise(call, message):
 
 
 def test_a_bracket_without_a_root_says_what_is_at_its_ends():
-    with pytest.raises(ValueError, match=r"must change sign within it, but is .* at lam_ft = 2"):
-        jaxlora.replicon_boundary(
-            jaxlora.Task(**ZERO_OVERLAP), "finetuning", "lam_ft", (2.0, 2.5), **FEW
-        )
+    with pytest.raises(ValueError, match=r"must change sign within it, but is .* 5 at lam_ft = 2"):
+        _root(lambda x: (2 * x + 1, 0.1), "lam_ft", (2.0, 2.5), "replicon − 1")
 
 
 def test_a_search_needs_a_parameter_and_a_bracket(capsys):
