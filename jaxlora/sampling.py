@@ -14,7 +14,7 @@ from .symmetric import packed_size, weights
 
 METHODS = ("sobol", "monte_carlo")
 # Streams: proximal maps, cheaper test averages, candidates, nodes of integrals over a posterior.
-TRAIN, TEST, POOL, NODES = range(4)
+TRAIN, TEST, POOL, NODES = 0, 1, 2, 5
 
 
 class Draws(eqx.Module):

@@ -149,9 +149,12 @@ def test_version(capsys):
 def test_interrupt_leaves_no_traceback():
     command = [sys.executable, "-m", "jaxlora", *arguments(), "--samples", "400000"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    # Where the tests themselves run in the background, the signal would be ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
+    signal.signal(signal.SIGINT, before)
     time.sleep(6)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)

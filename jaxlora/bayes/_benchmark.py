@@ -45,7 +45,7 @@ class BayesStatus(eqx.Module):
     the benchmark and not its values. `uninformed_q` is where the solve from near 0 ends, and
     `free_entropy_gap` by how much the solution from near 1 is preferred to it. Posterior integrals
     are worth `effective_samples` independent nodes on average, `least_effective_samples` on the
-    worst sample; `nishimori_gap` is E⟨x⟩·χ*/E|⟨x⟩|² − 1, sampling error. They are NaN for reused
+    worst sample; `nishimori_gap` is (E⟨x⟩·χ* − E|⟨x⟩|²)/T, sampling error. They are NaN for reused
     sequences, where there is nothing to integrate.
     """
 

@@ -81,7 +81,7 @@ class ChannelSolution(eqx.Module):
 
     `free_entropy_gap` is that of the informed minus the uninformed branch. `effective_samples` and
     `least_effective_samples` are the mean and the least number of independent nodes that the
-    integral of a sample is worth; `nishimori_gap` is E⟨x⟩·χ*/E|⟨x⟩|² − 1.
+    integral of a sample is worth; `nishimori_gap` is (E⟨x⟩·χ* − E|⟨x⟩|²)/T.
     """
 
     q: jax.Array
@@ -144,7 +144,7 @@ def solve_channel(
         gap,
         jnp.mean(sizes),
         jnp.min(sizes),
-        draws.mean(_dot(at_best.mean, truth)) / jnp.where(square > 0, square, 1.0) - 1,
+        (draws.mean(_dot(at_best.mean, truth)) - square) / task.tokens,
         residual,
         solved.iterations[best],
         jnp.where(jnp.isfinite(residual) & jnp.isfinite(q), reached, Result.NON_FINITE),

@@ -11,7 +11,7 @@ from ..laws import correlated
 from ..symmetric import identity_like, packed_size, root_weights, unpack
 from ..tasks import Task
 
-DATA, START = 4, 5  # streams of random numbers, after those of sampling.py
+DATA, START = 3, 4  # streams of random numbers, beside those of sampling.py
 
 
 class RankOneData(eqx.Module):
