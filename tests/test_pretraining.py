@@ -89,6 +89,7 @@ def test_the_transition_is_continuous_with_the_known_power():
     assert float(far.Q) < 1e-5
 
 
+@pytest.mark.slow
 def test_damped_iteration_and_newton_agree():
     task = jaxlora.Task(**(FIGURE_1 | {"tokens": 2}), lam=0.05, **FINETUNING)
     numbers = [

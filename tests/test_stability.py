@@ -176,6 +176,7 @@ def replicon_and_differences(evolution, x, centre, minimum, step):
     return evolution.replicon(x, minimum), jnp.sum(columns**2, axis=(0, 1))
 
 
+@pytest.mark.slow
 def test_pretraining_replicon_is_the_response_to_the_centre():
     """2α E|∂γ/∂z̃|² · spread/V̂², with γ = (z̃ − z)/V and no second derivative of the loss."""
     solved = prediction().pretraining
