@@ -27,15 +27,21 @@ from .zero_branch import ZeroBranch, zero_branch
 
 STAGES = ("pretraining", "finetuning")
 PARAMETERS = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", "beta")
+Observed = tuple[jax.Array, jax.Array, jax.Array]
+Curve = Callable[[float], tuple[float, float, Result]]
 ACCURACY = 1e-5  # of roots, relative
 APART = 1e-3  # |Δq| + |Δm| from which two fixed points are different ones
 
 
 class Boundary(NamedTuple):
-    """A value of a parameter on a boundary, and its standard error from sampling (NaN: none)."""
+    """A value of a parameter on a boundary, and its standard error from sampling (NaN: none).
+
+    `result` is how the solve on the boundary ended: a failed one makes the value a rough guide.
+    """
 
     value: float
     stderr: float
+    result: Result = Result.CONVERGED
 
 
 class ZeroBranchBoundary(NamedTuple):
@@ -53,11 +59,13 @@ class Parting(NamedTuple):
     """Where the informed and the uninformed fixed point part.
 
     `energy_gap` is the informed one's energy minus the uninformed one's, just inside the region
-    where both exist; the lower is the empirical risk minimiser.
+    where both exist; the lower is the empirical risk minimiser. `result` is the worse of both
+    solves there.
     """
 
     value: float
     energy_gap: float
+    result: Result
 
     @property
     def lower(self) -> str:
@@ -104,13 +112,14 @@ def replicon_boundary(
         raise ValueError(f"stage = {stage!r}: must be one of {', '.join(STAGES)}")
     solve = solve_pretraining if stage == "pretraining" else predict
 
-    def replicon(solved) -> tuple[jax.Array, jax.Array]:
+    def replicon(solved) -> Observed:
         if stage == "pretraining":
-            return solved.values.replicon, solved.stderr.replicon
-        return solved.finetuning.replicon, solved.stderr.finetuning.replicon
+            return solved.values.replicon - 1, solved.stderr.replicon, solved.status.result
+        result = jnp.maximum(solved.status.pretraining.result, solved.status.finetuning.result)
+        return solved.finetuning.replicon - 1, solved.stderr.finetuning.replicon, result
 
     curve = _curve(task, along, lambda t: replicon(solve(t, throw=False, **numerics)))
-    return _root(lambda x: _minus_one(curve(x)), along, bracket, "replicon − 1")
+    return _root(curve, along, bracket, "replicon − 1")
 
 
 def transition_boundary(
@@ -122,10 +131,10 @@ def transition_boundary(
     Keywords as in `predict`; raises ValueError where the energies do not cross.
     """
 
-    def gap(solved: Prediction) -> tuple[jax.Array, jax.Array]:
+    def gap(solved: Prediction) -> Observed:
         informed, uninformed = solved.finetuning.branches
         errors = [branch.energy for branch in solved.stderr.finetuning.branches]
-        return informed.energy - uninformed.energy, jnp.hypot(*errors)
+        return informed.energy - uninformed.energy, jnp.hypot(*errors), _worst_branch(solved)
 
     curve = _curve(task, along, lambda t: gap(predict(t, throw=False, **numerics)))
     return _root(curve, along, bracket, "energy gap")
@@ -140,27 +149,32 @@ def parting_boundary(
     as in `predict`.
     """
 
-    def distance_and_gap(solved: Prediction) -> tuple[jax.Array, jax.Array]:
+    def distance_and_gap(solved: Prediction) -> Observed:
         informed, uninformed = solved.finetuning.branches
         distance = jnp.abs(informed.q - uninformed.q) + jnp.abs(informed.m - uninformed.m)
-        return distance, informed.energy - uninformed.energy
+        return distance, informed.energy - uninformed.energy, _worst_branch(solved)
 
     curve = _curve(task, along, lambda t: distance_and_gap(predict(t, throw=False, **numerics)))
     low, high = _checked(along, bracket)
     apart = {x: curve(x) for x in (low, high)}
     together, split = (low, high) if apart[high][0] > APART else (high, low)
     if not apart[together][0] <= APART < apart[split][0]:
-        shown = ", ".join(f"{d:.3g} at {along} = {x:g}" for x, (d, _) in apart.items())
+        shown = ", ".join(f"{d:.3g} at {along} = {x:g}" for x, (d, *_) in apart.items())
         raise ValueError(f"bracket: the fixed points must part within it; they differ by {shown}")
-    gap = apart[split][1]
+    _, gap, result = apart[split]
     while abs(split - together) > ACCURACY * abs(split):
         middle = 0.5 * (split + together)
-        distance, energy_gap = curve(middle)
-        if distance > APART:
-            split, gap = middle, energy_gap
+        found = curve(middle)
+        if found[0] > APART:
+            split, (_, gap, result) = middle, found
         else:
             together = middle
-    return Parting(0.5 * (split + together), gap)
+    return Parting(0.5 * (split + together), gap, result)
+
+
+def _worst_branch(solved: Prediction) -> jax.Array:
+    results = [branch.result for branch in solved.finetuning.branches]
+    return jnp.max(jnp.stack([solved.status.pretraining.result, *results]))
 
 
 def _run(function, task: Task, samples=SAMPLES, replicates=REPLICATES, seed=0, options=None):
@@ -194,25 +208,23 @@ def _zero_branch(task: Task, samples: Samples, options: Options):
     return values, stderr, pretrained.status.result
 
 
-def _curve(
-    task: Task, along: str, observe: Callable[[Task], Any]
-) -> Callable[[float], tuple[float, float]]:
-    """Two numbers that `observe` reads off the solve, as functions of a parameter."""
+def _curve(task: Task, along: str, observe: Callable[[Task], Observed]) -> Curve:
+    """Two numbers that `observe` reads off the solve, and its result, against a parameter."""
     if along not in PARAMETERS:
         raise ValueError(f"along = {along!r}: must be one of {', '.join(PARAMETERS)}")
     if getattr(task, along) is None:
         raise ValueError(f"along = {along!r}: the task does not have it")
     compiled = eqx.filter_jit(lambda x: observe(eqx.tree_at(lambda t: getattr(t, along), task, x)))
 
-    def evaluate(x: float) -> tuple[float, float]:
-        first, second = compiled(jnp.asarray(x, task.delta.dtype))
-        return float(first), float(second)
+    def evaluate(x: float) -> tuple[float, float, Result]:
+        first, second, result = compiled(jnp.asarray(x, task.delta.dtype))
+        return float(first), float(second), Result(int(result))
 
     return evaluate
 
 
 def _root(
-    curve: Callable[[float], tuple[float, float]],
+    curve: Curve,
     along: str,
     bracket: tuple[float, float],
     what: str,
@@ -228,11 +240,8 @@ def _root(
     ).root
     step = 0.01 * root
     slope = (curve(root + step)[0] - curve(root - step)[0]) / (2 * step)
-    return Boundary(root, curve(root)[1] / abs(slope) if slope else math.nan)
-
-
-def _minus_one(pair: tuple[float, float]) -> tuple[float, float]:
-    return pair[0] - 1, pair[1]
+    _, stderr, result = curve(root)
+    return Boundary(root, stderr / abs(slope) if slope else math.nan, result)
 
 
 def _checked(along: str, bracket: tuple[float, float]) -> tuple[float, float]:

@@ -27,14 +27,14 @@ def task(**changes):
     ],
 )
 def test_collapse_of_the_cases_in_the_theory(changes, expected):
-    value, stderr = jaxlora.collapse_boundary(task(**changes), samples=2**14, replicates=8)
+    value, stderr, _ = jaxlora.collapse_boundary(task(**changes), samples=2**14, replicates=8)
     assert stderr < 1e-4 * value
     # The expected values were computed from samples too, to about a thousandth.
     np.testing.assert_allclose(value, expected, rtol=1.5e-3)
 
 
 def test_weights_vanish_beyond_the_collapse_only():
-    critical, _ = jaxlora.collapse_boundary(task(), **FEW)
+    critical = jaxlora.collapse_boundary(task(), **FEW).value
     below = jaxlora.solve_pretraining(task(lam=0.97 * critical), **FEW)
     above = jaxlora.solve_pretraining(task(lam=1.01 * critical), **FEW)
     assert below.status.result == jaxlora.Result.CONVERGED
@@ -87,10 +87,11 @@ def test_fixed_points_part_at_the_boundary_only():
 
 def test_root_and_its_error_bar():
     def curve(x):
-        return x**3 - 2, 0.3
+        return x**3 - 2, 0.3, jaxlora.Result.SWITCHING
 
-    root, stderr = _root(curve, "lam", (1.0, 2.0), "curve")
+    root, stderr, result = _root(curve, "lam", (1.0, 2.0), "curve")
     np.testing.assert_allclose(root, 2 ** (1 / 3), rtol=1e-4)
+    assert result == jaxlora.Result.SWITCHING
     np.testing.assert_allclose(stderr, 0.3 / (3 * 2 ** (2 / 3)), rtol=1e-3)
 
 
@@ -120,7 +121,12 @@ def test_bad_arguments_raise(call, message):
 
 def test_a_bracket_without_a_root_says_what_is_at_its_ends():
     with pytest.raises(ValueError, match=r"must change sign within it, but is 5 at lam_ft = 2"):
-        _root(lambda x: (2 * x + 1, 0.1), "lam_ft", (2.0, 2.5), "replicon − 1")
+        _root(
+            lambda x: (2 * x + 1, 0.1, jaxlora.Result.CONVERGED),
+            "lam_ft",
+            (2.0, 2.5),
+            "replicon − 1",
+        )
 
 
 def test_a_search_needs_a_parameter_and_a_bracket(capsys):

@@ -147,7 +147,7 @@ def solve_channel(
         (draws.mean(_dot(at_best.mean, truth)) - square) / task.tokens,
         residual,
         solved.iterations[best],
-        jnp.where(jnp.isfinite(residual) & jnp.isfinite(q), reached, Result.NON_FINITE),
+        jnp.where(jnp.isfinite(residual) & jnp.isfinite(gap), reached, Result.NON_FINITE),
     )
 
 

@@ -8,6 +8,7 @@ import sys
 from .. import boundaries
 from ..outputs import ConvergenceError
 from ..report import parameters_of
+from ..results import Result
 from ._arguments import add_flags, configure, numerics_of, task_of
 from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
 
@@ -57,6 +58,10 @@ def run(parsed: argparse.Namespace) -> int:
     else:
         for name, value in found.items():
             print(f"{name:<16} {value:.6g}" if isinstance(value, float) else f"{name:<16} {value}")
+    result = Result[found["result"].upper()]
+    if not result.successful:
+        print(f"jaxlora boundary: not solved: {result.message}", file=sys.stderr)
+        return NOT_SOLVED
     return OK
 
 
@@ -70,7 +75,7 @@ def _find(parsed: argparse.Namespace, task) -> dict:
         parts = {
             f"{name}{suffix}": _number(value)
             for name in ("outlier", "edge")
-            for suffix, value in zip(("", "_stderr"), getattr(found, name), strict=True)
+            for suffix, value in zip(("", "_stderr"), getattr(found, name)[:2], strict=True)
         }
         return _pair("lam_ft", found.critical) | parts
     if parsed.along is None or parsed.bracket is None:
@@ -83,6 +88,7 @@ def _find(parsed: argparse.Namespace, task) -> dict:
             "value": parting.value,
             "energy_gap": _number(parting.energy_gap),
             "lower": parting.lower,
+            "result": parting.result.name.lower(),
         }
     if parsed.kind == "transition":
         return _pair(parsed.along, boundaries.transition_boundary(task, *search, **numerics))
@@ -91,7 +97,12 @@ def _find(parsed: argparse.Namespace, task) -> dict:
 
 
 def _pair(along: str, boundary: boundaries.Boundary) -> dict:
-    return {"along": along, "value": boundary.value, "stderr": _number(boundary.stderr)}
+    return {
+        "along": along,
+        "value": boundary.value,
+        "stderr": _number(boundary.stderr),
+        "result": boundary.result.name.lower(),
+    }
 
 
 def _number(value: float) -> float | None:
