@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .branches import BranchedFixedPoint, solve_on_branches
-from .laws import correlated, root
+from .laws import root
 from .options import Options
 from .proximal import (
     FinetuningProblem,
@@ -26,7 +26,7 @@ from .stability import finetuning_replicon
 from .symmetric import identity_like
 from .tasks import Task
 
-STARTS = {"informed": (1.0, 0.95, 0.2), "uninformed": (0.1, 0.01, 0.2)}
+STARTS = {"informed": (1.0, 0.95, 0.2), "uninformed": (0.1, 0.01, 0.2)}  # (q, m, v)
 
 
 class Conjugates(NamedTuple):
@@ -45,7 +45,11 @@ class SideFields(NamedTuple):
 
 
 class StateEvolution(eqx.Module):
-    """The fine-tuning's map (q, m, v) → (q, m, v) on frozen draws (one replicate)."""
+    """The fine-tuning's map (m, s, v) → (m, s, v) on frozen draws (one replicate).
+
+    s = √(q − m²) is the part of ŵ that is noise: χ̃ = m χ* + s ζ. All m and s are feasible, and
+    next to ŵ = 0 the map is of degree 1 in both, so that Newton's method finds that branch too.
+    """
 
     task: Task
     fields: SideFields
@@ -71,13 +75,14 @@ class StateEvolution(eqx.Module):
 
     def data(self, x) -> tuple[jax.Array, jax.Array]:
         """z − q I and the target σ(z* + χ*χ*ᵀ − I)."""
-        offset = self.fields.student - x[0] * identity_like(self.fields.student)
+        m, s, _ = x
+        offset = self.fields.student - (m**2 + s**2) * identity_like(self.fields.student)
         return offset, self.task.activation(self.teacher_field)
 
     def centre(self, x) -> jax.Array:
-        """χ̃ = m χ* + √(q − m²) ζ, (T, n)."""
-        q, m, _ = x
-        return correlated(jnp.ones_like(q), m, q, self.draws.spike, self.draws.noise)[1]
+        """χ̃ = m χ* + s ζ, (T, n)."""
+        m, s, _ = x
+        return m * self.draws.spike + s * self.draws.noise
 
     def search(self, x) -> Minimum:
         """prox: the global maximum of ψ for every sample."""
@@ -103,7 +108,7 @@ class StateEvolution(eqx.Module):
         So v = 0 is a regular point. With k = E Tr L (I + v L)⁻¹, L = ∇²_χ loss and
         (m/v) Tr C = (m/v) T − m k; the term E χ*ᵀχ̃ = m T is exact.
         """
-        m, alpha = x[1], self.task.alpha_ft
+        m, alpha = x[0], self.task.alpha_ft
         gamma = self.gamma(x, minimum)
         stein, before = self.responses(x, minimum, gamma)
         k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
@@ -122,9 +127,9 @@ class StateEvolution(eqx.Module):
         return jnp.trace(self.problem.gamma(minimum.x, self.data(x)))
 
     def responses(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
-        """k in Stein's form E Tr L (I + v L)⁻¹ and in the form before, E γ·ζ/√(q − m²)."""
-        q, m, _ = x
-        before = self.draws.mean(_dot(gamma, self.draws.noise)) / root(q - m**2)
+        """k in Stein's form E Tr L (I + v L)⁻¹ and in the form before, E γ·ζ/s."""
+        s = jnp.maximum(x[1], jnp.finfo(gamma.dtype).tiny)
+        before = self.draws.mean(_dot(gamma, self.draws.noise)) / s
         X = response(self.problem, minimum.x, x[2], self.data(x))
         return self.draws.mean(jnp.trace(X)), before
 
@@ -139,11 +144,23 @@ class StateEvolution(eqx.Module):
         return self.draws.mean(self.problem.loss(minimum.x, self.data(x)))
 
 
+def to_noise(order: jax.Array) -> jax.Array:
+    """(m, s, v) of (q, m, v)."""
+    q, m, v = order
+    return jnp.stack([m, root(q - m**2), v])
+
+
+def from_noise(x: jax.Array) -> jax.Array:
+    """(q, m, v) of (m, s, v), with m ≥ 0."""
+    m, s, v = x
+    return jnp.stack([m**2 + s**2, jnp.abs(m), v])
+
+
 def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
-    """(q, m, v) from (q̂, m̂, v̂): m = m̂ v, q = (m̂² + q̂) v², v = 1/(2λ' + v̂)."""
+    """(m, s, v) from (q̂, m̂, v̂): m = m̂ v, s = √q̂ v, so q = (m̂² + q̂) v², v = 1/(2λ' + v̂)."""
     q_hat, m_hat, v_hat = conjugates
     v = 1 / (2 * task.lam_ft + v_hat)
-    return jnp.stack([(m_hat**2 + q_hat) * v**2, m_hat * v, v])
+    return jnp.stack([m_hat * v, root(q_hat) * v, v])
 
 
 class FinetuningSolution(eqx.Module):
@@ -164,10 +181,11 @@ def solve_state_evolution(
 ) -> FinetuningSolution:
     """Solve the fine-tuning on one replicate's draws, from (q, m, v) = `start`."""
     evolution = StateEvolution(task, fields, draws, options)
+    start = to_noise(start)
 
     def feasible(x):
-        q, m, v = x
-        return (q >= m**2) & (v >= 0)
+        _, s, v = x
+        return (s >= 0) & (v >= 0)
 
     solved = solve_on_branches(
         evolution,
@@ -180,12 +198,13 @@ def solve_state_evolution(
         **options.iteration,
     )
     x, minimum = solved.value, solved.minimum
+    order = from_noise(x)
     train_error = evolution.train_error(x, minimum)
     stein, before = evolution.responses(x, minimum, evolution.gamma(x, minimum))
     # λ' q → 0 as λ' → ∞, where q ~ 1/λ'².
-    ridge = jnp.where(jnp.isinf(task.lam_ft), 0.0, task.lam_ft * x[0])
+    ridge = jnp.where(jnp.isinf(task.lam_ft), 0.0, task.lam_ft * order[0])
     return FinetuningSolution(
-        x * jnp.where(x[1] < 0, jnp.array([1.0, -1.0, 1.0], x.dtype), 1.0),
+        order,
         evolution.conjugates(x, minimum),
         train_error,
         task.alpha_ft * train_error + ridge,

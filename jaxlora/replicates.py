@@ -18,6 +18,7 @@ from .symmetric import root_weights, unpack
 from .tasks import Task
 
 PRETRAINING_START = (1.0, 0.5, 1.0)
+LEAST_GUESS = 1e-4  # of q, for a replicate's solution to start the next one
 
 
 class Pretrained(eqx.Module):
@@ -92,7 +93,8 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
             solution = finetuning.solve_state_evolution(
                 task, replicate_fields, draws, guess, options
             )
-            usable = solution.result == Result.CONVERGED
+            # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
+            usable = (solution.result == Result.CONVERGED) & (solution.order[0] > LEAST_GUESS)
             return jnp.where(usable, solution.order, start), solution
 
         return jax.lax.scan(solve, start, (side_fields, samples.train))[1]

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scipy.stats import norm
 
 import jaxlora
-from jaxlora.finetuning import STARTS, StateEvolution
+from jaxlora.finetuning import STARTS, StateEvolution, from_noise, to_noise
 from jaxlora.options import Options
 from jaxlora.proximal import response
 from jaxlora.sampling import Draws
@@ -71,9 +71,10 @@ def paired_evolution(task, data, seed=0):
 
 
 @eqx.filter_jit
-def mapped(evolution, x):
-    """The undamped map with the global minima taken anew."""
-    return evolution(x, evolution.search(x))
+def mapped(evolution, order):
+    """The undamped map of (q, m, v) with the global minima taken anew."""
+    x = to_noise(order)
+    return from_noise(evolution(x, evolution.search(x)))
 
 
 def predicted(task, data, start, steps, seed):

@@ -196,7 +196,8 @@ def test_pretraining_replicon_is_the_response_to_the_centre():
 def test_finetuning_replicon_is_the_response_to_the_centre():
     """α' E|I − ∂χ/∂χ̃|²_F."""
     solved = prediction()
-    x = jnp.stack([solved.finetuning.q, solved.finetuning.m, solved.finetuning.v])
+    order = jnp.stack([solved.finetuning.q, solved.finetuning.m, solved.finetuning.v])
+    x = finetuning.to_noise(order)
     task, draws = jaxlora.Task(**A0["parameters"]), draws_of(3)
     fields = jaxlora.observables.side_fields(
         task, solved.pretraining.Q, solved.pretraining.M, draws
