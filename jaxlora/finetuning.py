@@ -22,7 +22,7 @@ from .proximal import (
     response,
 )
 from .sampling import Draws
-from .stability import finetuning_replicon
+from .stability import finetuning_replicon, mean_response_norm
 from .symmetric import identity_like
 from .tasks import Task
 
@@ -136,7 +136,7 @@ class StateEvolution(eqx.Module):
     def replicon(self, x, minimum: Minimum) -> jax.Array:
         """The replicon (78) where x is a fixed point."""
         X = response(self.problem, minimum.x, x[2], self.data(x))
-        norm = self.draws.mean(jnp.sum(X * X, axis=(0, 1)))
+        norm = mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1)), minimum.competing_share)
         return finetuning_replicon(self.task.alpha_ft, norm, x[2])
 
     def train_error(self, x, minimum: Minimum) -> jax.Array:
@@ -210,7 +210,7 @@ def solve_state_evolution(
         task.alpha_ft * train_error + ridge,
         evolution.replicon(x, minimum),
         solved,
-        jnp.abs(stein / before - 1),
+        x[2] * (stein - before) / task.tokens,
         solved.result(options.tol, options.jump_tol),
     )
 

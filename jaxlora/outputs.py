@@ -80,8 +80,9 @@ class SolveStatus(eqx.Module):
     `switching_jump` the same with all proximal minima taken anew. `switched_share` is the share of
     samples whose minimum the plain start would have missed or that changed in the end; where it is
     above 1e-3 the effective description begins to break. `largest_gradient` what is left of the
-    proximal gradients, `stein_gap` the relative difference of the response V̂ (or k) before and
-    after Stein's lemma: sampling error where the proximal map is continuous, jumps where it is not.
+    proximal gradients. `stein_gap` is the share of the response (1/n) E Tr ∂x/∂centre that jumps of
+    the proximal map x carry, by which its forms before and after Stein's lemma differ: sampling
+    error where the map is continuous.
     `stability` is the verdict of the replicon, a `Stability`.
     """
 

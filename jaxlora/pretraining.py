@@ -25,7 +25,8 @@ from .proximal import (
 from .results import Result
 from .sampling import Draws
 from .spectrum import right_edge, truncated_moments
-from .stability import pretraining_replicon
+from .stability import mean_response_norm, pretraining_replicon
+from .symmetric import packed_size
 from .tasks import Task
 
 
@@ -116,7 +117,7 @@ class StateEvolution(eqx.Module):
         conjugates = self.conjugates(x, minimum)
         return pretraining_replicon(
             self.task.alpha,
-            self.draws.mean(jnp.sum(X * X, axis=(0, 1))),
+            mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1)), minimum.competing_share),
             conjugates.V,
             *truncation(self.task, conjugates),
             self.task.kappa0,
@@ -192,6 +193,7 @@ def solve_state_evolution(
     conjugates = evolution.conjugates(solved.value, solved.minimum)
     gamma = evolution.gamma(solved.value, solved.minimum)
     stein, before = evolution.V_hats(solved.value, solved.minimum, gamma)
+    responses = 2 * task.alpha * packed_size(task.tokens)
     result = solved.result(options.tol, options.jump_tol)
 
     def choose(collapsed_value, value):
@@ -204,7 +206,7 @@ def solve_state_evolution(
         critical_lam,
         choose(0.0, evolution.replicon(solved.value, solved.minimum)),
         solved,
-        choose(0.0, jnp.abs(stein / before - 1)),
+        choose(0.0, solved.value[2] * (stein - before) / responses),
         choose(jnp.asarray(Result.COLLAPSED, result.dtype), result),
     )
 

@@ -13,7 +13,7 @@ from .options import Options
 from .outputs import Branch, Finetuning, Pretraining, SolveStatus, mean_and_stderr
 from .results import Result, worst
 from .sampling import Draws, Samples
-from .stability import Stability, verdict
+from .stability import Stability, jumps, verdict
 from .symmetric import root_weights, unpack
 from .tasks import Task
 
@@ -226,13 +226,14 @@ def _status(
         return jnp.max(jnp.where(collapsed, 0, x))
 
     switched_share = jnp.mean(jnp.where(collapsed, 0, solved.switched_share))
+    stein_gap, gap_error = mean_and_stderr(solution.stein_gap)
     return SolveStatus(
         worst(solution.result),
         most(solved.residual),
         jnp.mean(jnp.where(collapsed, 0, solved.iterations), dtype=solved.value.dtype),
         switched_share,
         most(solved.largest_gradient),
-        jnp.mean(solution.stein_gap),
+        stein_gap,
         most(solved.switching_jump),
-        verdict(replicon, stderr, switched_share),
+        verdict(replicon, stderr, jumps(switched_share, stein_gap, gap_error)),
     )

@@ -5,9 +5,12 @@ import enum
 import jax
 import jax.numpy as jnp
 
+from .sampling import Draws
 from .spectrum import truncation_spread
 
-LARGEST_SWITCHED_SHARE = 1e-3
+LARGEST_SWITCHED_SHARE, LARGEST_JUMP_SHARE = 1e-3, 1e-2
+TAIL = 8  # samples of a replicate that count as the tail of its response norms
+TAIL_INDEX = 5 / 4
 
 
 class Stability(enum.IntEnum):
@@ -27,8 +30,8 @@ class Stability(enum.IntEnum):
 _MESSAGES = {
     Stability.STABLE: "The replicon is below 1: the equations describe the trained layer.",
     Stability.UNDECIDED: (
-        "The replicon is 1 within two standard errors, or it is below 1 but samples switch between "
-        "minima of their proximal map, which it does not see."
+        "The replicon is 1 within two standard errors, or it is below 1 but the proximal map jumps "
+        "between minima, which it does not see."
     ),
     Stability.UNSTABLE: (
         "The replicon is above 1: replica symmetry is broken, and these numbers are only an "
@@ -38,6 +41,24 @@ _MESSAGES = {
         "No replicon: the pre-training was given, or the solve met a number that is not finite."
     ),
 }
+
+
+def mean_response_norm(draws: Draws, norm: jax.Array, competing_share: jax.Array) -> jax.Array:
+    """E|X|²_F of samples with |X|²_F = `norm` (n,), whose tail is heavy where minima compete.
+
+    A sample's two minima merge in a cusp, where the proximal objective is x⁴/4 + a x²/2 + b x up to
+    coordinates and X ~ 1/h with h = 3x² + a. The global minimum has P(h < t) ~ t^(5/2), so that
+    |X|² has a Pareto tail of index 5/4: a mean, but no variance. So where minima compete the `TAIL`
+    largest norms enter by what such a tail averages to, 5/4/(5/4 − 1) = 5 times where it begins.
+    """
+    plain = draws.mean(norm)
+    if norm.shape[0] <= TAIL:
+        return plain
+    begin = jax.lax.top_k(norm, TAIL + 1)[0][-1]
+    expected = TAIL_INDEX / (TAIL_INDEX - 1) * begin
+    return jnp.where(
+        competing_share > 0, draws.mean(jnp.where(norm > begin, expected, norm)), plain
+    )
 
 
 def pretraining_replicon(alpha, response_norm, V_hat, eta, eps, kappa0) -> jax.Array:
@@ -54,14 +75,23 @@ def finetuning_replicon(alpha_ft, response_norm, v) -> jax.Array:
     return alpha_ft * v**2 * response_norm
 
 
-def verdict(replicon: jax.Array, stderr: jax.Array, switched_share: jax.Array) -> jax.Array:
+def jumps(switched_share: jax.Array, stein_gap: jax.Array, gap_error: jax.Array) -> jax.Array:
+    """Whether jumps of the proximal map matter; see `SolveStatus` for the numbers.
+
+    They do where more than a thousandth of the samples change minima, or where a hundredth of the
+    response comes from jumps, by two standard errors.
+    """
+    carried = stein_gap - 2 * jnp.nan_to_num(gap_error) > LARGEST_JUMP_SHARE
+    return (switched_share >= LARGEST_SWITCHED_SHARE) | carried
+
+
+def verdict(replicon: jax.Array, stderr: jax.Array, jumps: jax.Array) -> jax.Array:
     """The `Stability` of a replicon; a standard error that is not known counts as zero.
 
-    The replicon takes the proximal map for differentiable. Where it jumps on more than a thousandth
-    of the samples, a replicon below 1 proves nothing.
+    The replicon takes the proximal map for differentiable: where it `jumps`, one below 1 proves
+    nothing.
     """
     margin = 2 * jnp.nan_to_num(stderr)
     decided = jnp.where(replicon - margin >= 1, Stability.UNSTABLE, Stability.UNDECIDED)
-    stable = (replicon + margin < 1) & (switched_share < LARGEST_SWITCHED_SHARE)
-    finite = jnp.where(stable, Stability.STABLE, decided)
+    finite = jnp.where((replicon + margin < 1) & ~jumps, Stability.STABLE, decided)
     return jnp.where(jnp.isfinite(replicon), finite, Stability.UNDEFINED)

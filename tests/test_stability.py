@@ -8,17 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from independent import bands, density, identity_state_evolution
+from scipy.integrate import quad
 
 import jaxlora
-from jaxlora import finetuning, pretraining, solve_pretraining
+from jaxlora import finetuning, pretraining, solve_finetuning, solve_pretraining
 from jaxlora.options import Options
 from jaxlora.proximal import follow_minimum
-from jaxlora.sampling import draw
+from jaxlora.sampling import Draws, draw
 from jaxlora.spectrum import edges, truncation_spread
 from jaxlora.stability import (
+    LARGEST_JUMP_SHARE,
     LARGEST_SWITCHED_SHARE,
     Stability,
     finetuning_replicon,
+    jumps,
+    mean_response_norm,
     pretraining_replicon,
     verdict,
 )
@@ -210,26 +214,103 @@ def test_finetuning_replicon_is_the_response_to_the_centre():
     np.testing.assert_allclose(replicon, expected, rtol=1e-5)
 
 
+def plain_draws(count):
+    none = np.zeros((0, count))
+    return Draws(none, none, none, none, np.full(count, 1 / count))
+
+
+def cusp_norms(rng, count):
+    """h⁻² at the global minimum of x⁴/4 + a x²/2 + b x, h its curvature, a and b Gaussian."""
+    a, b = rng.standard_normal((2, count))
+    # From outside of all roots of x³ + a x + b Newton's method falls to the outermost.
+    x = np.full(count, 10.0)
+    for _ in range(60):
+        x -= (x**3 + a * x - np.abs(b)) / (3 * x**2 + a)
+    return (3 * x**2 + a) ** -2
+
+
+def cusp_mean():
+    """E h⁻² with x for b, of which h is the Jacobian; a = ±s² tames the singularity."""
+
+    def inner(a):
+        def integrand(y):
+            x = np.sqrt(max(-a, 0)) + y * scale
+            return scale * np.exp(-((x**3 + a * x) ** 2) / 2) / (3 * x**2 + a)
+
+        scale = np.sqrt(abs(a))
+        value = quad(integrand, 0, 10)[0] + quad(integrand, 10, np.inf)[0]
+        return value * np.exp(-(a**2) / 2) / np.pi
+
+    return quad(lambda s: 2 * s * (inner(s**2) + inner(-(s**2))), 0, 3, limit=200)[0]
+
+
+def test_the_tail_of_a_cusp_is_averaged_right():
+    rng = np.random.default_rng(0)
+    replicates = np.array([cusp_norms(rng, 2**13) for _ in range(64)])
+    estimates = np.array(
+        [mean_response_norm(plain_draws(2**13), jnp.asarray(x), 0.01) for x in replicates]
+    )
+    stderr = estimates.std(ddof=1) / 8
+    expected = cusp_mean()
+    # Four standard errors; the plain mean scatters several times as much.
+    assert stderr < 0.02 * expected
+    assert abs(estimates.mean() - expected) < 4 * stderr
+    assert estimates.std() < 0.5 * replicates.mean(1).std()
+
+
+def test_where_no_minima_compete_the_mean_is_plain():
+    norm = jnp.asarray(np.random.default_rng(0).exponential(size=100))
+    draws = plain_draws(100)
+    np.testing.assert_allclose(mean_response_norm(draws, norm, 0.0), norm.mean(), rtol=1e-12)
+    few = mean_response_norm(plain_draws(4), norm[:4], 0.5)
+    np.testing.assert_allclose(few, norm[:4].mean(), rtol=1e-12)
+
+
 @pytest.mark.parametrize(
-    ("replicon", "stderr", "switched_share", "expected"),
+    ("replicon", "stderr", "jumping", "expected"),
     [
-        (0.9, 0.04, 0.0, Stability.STABLE),
-        (0.9, 0.06, 0.0, Stability.UNDECIDED),
-        (1.1, 0.06, 0.0, Stability.UNDECIDED),
-        (1.1, 0.04, 0.0, Stability.UNSTABLE),
-        (1.1, 0.04, 0.5, Stability.UNSTABLE),
-        (0.5, 0.01, 0.9 * LARGEST_SWITCHED_SHARE, Stability.STABLE),
-        (0.5, 0.01, 1.1 * LARGEST_SWITCHED_SHARE, Stability.UNDECIDED),
-        (0.9, np.nan, 0.0, Stability.STABLE),
-        (1.1, np.nan, 0.0, Stability.UNSTABLE),
-        (np.nan, np.nan, 0.0, Stability.UNDEFINED),
-        (np.inf, 0.1, 0.0, Stability.UNDEFINED),
+        (0.9, 0.04, False, Stability.STABLE),
+        (0.9, 0.06, False, Stability.UNDECIDED),
+        (1.1, 0.06, False, Stability.UNDECIDED),
+        (1.1, 0.04, False, Stability.UNSTABLE),
+        (1.1, 0.04, True, Stability.UNSTABLE),
+        (0.5, 0.01, True, Stability.UNDECIDED),
+        (0.9, np.nan, False, Stability.STABLE),
+        (1.1, np.nan, False, Stability.UNSTABLE),
+        (np.nan, np.nan, False, Stability.UNDEFINED),
+        (np.inf, 0.1, False, Stability.UNDEFINED),
     ],
 )
-def test_verdict(replicon, stderr, switched_share, expected):
-    got = verdict(jnp.asarray(replicon), jnp.asarray(stderr), jnp.asarray(switched_share))
+def test_verdict(replicon, stderr, jumping, expected):
+    got = verdict(jnp.asarray(replicon), jnp.asarray(stderr), jnp.asarray(jumping))
     assert Stability(int(got)) is expected
     assert expected.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("switched_share", "stein_gap", "gap_error", "expected"),
+    [
+        (0.9 * LARGEST_SWITCHED_SHARE, 0.0, 0.0, False),
+        (1.1 * LARGEST_SWITCHED_SHARE, 0.0, 0.0, True),
+        (0.0, 1.4 * LARGEST_JUMP_SHARE, 0.1 * LARGEST_JUMP_SHARE, True),
+        (0.0, 1.4 * LARGEST_JUMP_SHARE, 0.3 * LARGEST_JUMP_SHARE, False),
+        (0.0, -1.4 * LARGEST_JUMP_SHARE, 0.1 * LARGEST_JUMP_SHARE, False),
+        (0.0, 1.4 * LARGEST_JUMP_SHARE, np.nan, True),
+    ],
+)
+def test_jumps_count_by_samples_and_by_response(switched_share, stein_gap, gap_error, expected):
+    assert bool(jumps(*map(jnp.asarray, (switched_share, stein_gap, gap_error)))) is expected
+
+
+def test_jumps_of_the_identity_are_seen():
+    """With few samples and a weak ridge half of the response comes from jumps to −χ."""
+    task = jaxlora.Task(
+        tokens=2, activation="identity", delta=4.0, given=(1.5, 1.5, 0.5), alpha_ft=0.5, lam_ft=0.5
+    )
+    status = solve_finetuning(task, samples=2**12, throw=False).status
+    assert float(status.switched_share) < LARGEST_SWITCHED_SHARE
+    assert float(status.stein_gap) > 0.1
+    assert int(status.stability) != Stability.STABLE
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -241,7 +322,9 @@ def test_prediction_reports_the_reference_replicon_and_its_verdict(stage):
     # Five standard errors; ours has 7 degrees of freedom.
     assert abs(value - reference) < 5 * np.hypot(sem, stderr), (value, stderr)
     status = getattr(prediction().status, stage)
-    expected = verdict(jnp.asarray(value), jnp.asarray(stderr), status.switched_share)
+    jumping = status.switched_share >= LARGEST_SWITCHED_SHARE
+    assert abs(float(status.stein_gap)) < LARGEST_JUMP_SHARE
+    expected = verdict(jnp.asarray(value), jnp.asarray(stderr), jumping)
     assert int(status.stability) == int(expected)
 
 
