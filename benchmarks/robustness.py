@@ -121,30 +121,24 @@ def _number(value) -> float:
     return math.nan if value is None else float(value)
 
 
-def main() -> int:
-    """Solve the points, print and write the outcome; 1 if a claim fails."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--points", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    default = pathlib.Path(__file__).with_suffix(".json")
-    parser.add_argument("--output", type=pathlib.Path, default=default)
-    parsed = parser.parse_args()
-
-    points = list(enumerate(draw_points(parsed.points, parsed.seed)))
+def solve_all(points: list[dict[str, Any]], workers: int) -> list[dict[str, Any]]:
+    """The outcomes of all points, those of one compiled program in one process."""
     groups: dict[tuple, list] = {}
-    for index, point in points:
+    for index, point in enumerate(points):
         key = (point["tokens"], point["activation"], point["reuse"])
         groups.setdefault(key, []).append((index, point))
     solved: list[tuple[int, dict[str, Any]]] = []
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(parsed.workers, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         for outcomes in pool.map(solve_group, sorted(groups.values(), key=len, reverse=True)):
             solved += outcomes
             print(f"{len(solved)} of {len(points)} points", file=sys.stderr)
-    outcomes = [outcome for _, outcome in sorted(solved, key=lambda pair: pair[0])]
-    verdicts = [judge(outcome) for outcome in outcomes]
+    return [outcome for _, outcome in sorted(solved, key=lambda pair: pair[0])]
 
+
+def report(outcomes: list[dict[str, Any]], output: pathlib.Path) -> bool:
+    """Print and write what became of the points; whether the claims hold."""
+    verdicts = [judge(outcome) for outcome in outcomes]
     eligible = [v for v in verdicts if v.get("eligible")]
     share = np.mean([v["converged"] for v in eligible]) if eligible else math.nan
     broken = [v for v in verdicts if v["broken"]]
@@ -169,8 +163,21 @@ def main() -> int:
             )
             print(f"{flag} {verdict['cause']}\n       {shown}")
             failures.append({"parameters": outcome["parameters"], **verdict})
-    parsed.output.write_text(json.dumps({"summary": summary, "failures": failures}, indent=1))
-    return int(bool(broken) or not share >= SHARE)
+    output.write_text(json.dumps({"summary": summary, "failures": failures}, indent=1))
+    return bool(not broken and share >= SHARE)
+
+
+def main() -> int:
+    """Solve the points, print and write the outcome; 1 if a claim fails."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--points", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    default = pathlib.Path(__file__).with_suffix(".json")
+    parser.add_argument("--output", type=pathlib.Path, default=default)
+    parsed = parser.parse_args()
+    outcomes = solve_all(draw_points(parsed.points, parsed.seed), parsed.workers)
+    return int(not report(outcomes, parsed.output))
 
 
 if __name__ == "__main__":
