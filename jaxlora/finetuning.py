@@ -47,8 +47,9 @@ class SideFields(NamedTuple):
 class StateEvolution(eqx.Module):
     """The fine-tuning's map (m, s, v) → (m, s, v) on frozen draws (one replicate).
 
-    s = √(q − m²) is the part of ŵ that is noise: χ̃ = m χ* + s ζ. All m and s are feasible, and
-    next to ŵ = 0 the map is of degree 1 in both, so that Newton's method finds that branch too.
+    s = √(q − m²) is the part of ŵ that is noise: χ̃ = m χ* + s ζ. All m and s ≥ 0 are
+    feasible, and next to ŵ = 0 the map is of degree 1 in both, so that Newton's method finds that
+    branch too.
     """
 
     task: Task

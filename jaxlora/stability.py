@@ -79,10 +79,10 @@ def jumps(switched_share: jax.Array, stein_gap: jax.Array, gap_error: jax.Array)
     """Whether jumps of the proximal map matter; see `SolveStatus` for the numbers.
 
     They do where more than a thousandth of the samples change minima, or where a hundredth of the
-    response comes from jumps, by two standard errors.
+    response comes from jumps, by two standard errors. Numbers that are not known count as jumps.
     """
-    carried = stein_gap - 2 * jnp.nan_to_num(gap_error) > LARGEST_JUMP_SHARE
-    return (switched_share >= LARGEST_SWITCHED_SHARE) | carried
+    carried = stein_gap - 2 * jnp.nan_to_num(gap_error)
+    return ~((switched_share < LARGEST_SWITCHED_SHARE) & (carried <= LARGEST_JUMP_SHARE))
 
 
 def verdict(replicon: jax.Array, stderr: jax.Array, jumps: jax.Array) -> jax.Array:

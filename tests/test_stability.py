@@ -296,6 +296,7 @@ def test_verdict(replicon, stderr, jumping, expected):
         (0.0, 1.4 * LARGEST_JUMP_SHARE, 0.3 * LARGEST_JUMP_SHARE, False),
         (0.0, -1.4 * LARGEST_JUMP_SHARE, 0.1 * LARGEST_JUMP_SHARE, False),
         (0.0, 1.4 * LARGEST_JUMP_SHARE, np.nan, True),
+        (0.0, np.nan, np.nan, True),
     ],
 )
 def test_jumps_count_by_samples_and_by_response(switched_share, stein_gap, gap_error, expected):
