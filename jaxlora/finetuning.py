@@ -101,7 +101,14 @@ class StateEvolution(eqx.Module):
         """The map at x, where `minimum` is prox."""
         known = Known(self.problem)
         minimum = follow_minimum(known, minimum, x[2], self.centre(x), self.data(x))
-        return order_parameters(self.task, self.conjugates(x, minimum))
+        conjugates = self.conjugates(x, minimum)
+        _, m_hat, v_hat = conjugates
+        v = x[2]
+        # v̂ below −2λ' gives no v. There v = (1 − v v̂)/(2λ'), the same equation, leads on.
+        larger = jnp.minimum((1 - v * v_hat) / (2 * self.task.lam_ft), 4 * v)
+        ahead = jnp.stack([m_hat * v, root(conjugates.q) * v, larger])
+        value = order_parameters(self.task, conjugates)
+        return jnp.where(2 * self.task.lam_ft + v_hat > 0, value, ahead)
 
     def conjugates(self, x, minimum: Minimum) -> Conjugates:
         """(q̂, m̂, v̂), written with γ = −(χ − χ̃)/v, the gradient of the loss at prox.
@@ -186,7 +193,8 @@ def solve_state_evolution(
 
     def feasible(x):
         _, s, v = x
-        return (s >= 0) & (v >= 0)
+        # Iterates run away where v̂ stays below −2λ'; a solution has v of the order of 1/(2λ').
+        return (s >= 0) & (v >= 0) & (v <= 1e3 * (1 + 1 / (2 * task.lam_ft)))
 
     solved = solve_on_branches(
         evolution,

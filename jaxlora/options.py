@@ -35,11 +35,12 @@ class Options:
 
     @property
     def iteration(self) -> dict[str, Any]:
-        """The arguments of the fixed-point solver."""
+        """The arguments of `solve_on_branches`."""
         return {
             "method": self.method,
             "damping": self.damping,
             "tol": self.tol,
+            "jump_tol": self.jump_tol,
             "max_iterations": self.max_iterations,
             "verbose": self.verbose,
         }

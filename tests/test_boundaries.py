@@ -146,3 +146,13 @@ def test_a_search_needs_a_parameter_and_a_bracket(capsys):
     ]
     assert main(["boundary", "parting", *flags]) == 2
     assert "parting needs --along and --bracket" in capsys.readouterr().err
+
+
+def test_a_failed_solve_on_the_boundary_gives_exit_code_three(capsys, monkeypatch):
+    failed = jaxlora.boundaries.Boundary(0.5, 0.01, jaxlora.Result.NOT_CONVERGED)
+    monkeypatch.setattr(jaxlora.boundaries, "collapse_boundary", lambda *_, **__: failed)
+    flags = "--tokens 2 --kappa0 0.5 --kappa 1 --alpha 0.2 --delta 0.5 --lam 0.1 --alpha-ft 3"
+    assert main(["boundary", "collapse", *flags.split(), "--lam-ft", "0.5"]) == 3
+    output = capsys.readouterr()
+    assert "not_converged" in output.out
+    assert "not solved: The iteration stopped" in output.err
