@@ -204,6 +204,7 @@ def solve_state_evolution(
         first_branches(evolution.centre(start)),
         feasible,
         floor=1e-3,
+        jump_tol=options.jump_tol,
         **options.iteration,
     )
     x, minimum = solved.value, solved.minimum

@@ -102,7 +102,10 @@ def solve_fixed_point(
             failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + newton)
             shorter = jnp.where(newton, length, 0.5 * length)
             longest = jnp.where(residual_new < NEWTON_FROM, LONGEST_STEP * damping, damping)
-            length = jnp.where(accept, jnp.minimum(1.4 * length, longest), shorter)
+            # A step to the other side that is hardly nearer is one of a cycle.
+            turned = jnp.sum(change_new * change / (floor + jnp.abs(x)) ** 2) < 0
+            harmless = accept & ~(turned & (residual_new > 0.5 * residual))
+            length = jnp.where(harmless, jnp.minimum(1.4 * length, longest), shorter)
         x, change, aux, residual = jax.tree.map(
             lambda new, old: jnp.where(accept, new, old),
             (x_new, change_new, aux_new, residual_new),

@@ -35,12 +35,11 @@ class Options:
 
     @property
     def iteration(self) -> dict[str, Any]:
-        """The arguments of `solve_on_branches`."""
+        """The arguments of the fixed-point solver."""
         return {
             "method": self.method,
             "damping": self.damping,
             "tol": self.tol,
-            "jump_tol": self.jump_tol,
             "max_iterations": self.max_iterations,
             "verbose": self.verbose,
         }

@@ -188,6 +188,7 @@ def solve_state_evolution(
         first_branches(evolution.fields(start)[1]),
         feasible,
         floor=1e-12,  # 0 is repelling, so all sizes are meant
+        jump_tol=options.jump_tol,
         **options.iteration,
     )
     conjugates = evolution.conjugates(solved.value, solved.minimum)

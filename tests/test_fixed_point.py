@@ -80,6 +80,19 @@ def test_oscillating_map_needs_newton_or_damping(options, start):
     np.testing.assert_allclose(solved.value, [2, 1], rtol=1e-11)
 
 
+def reflection(x):
+    """Every start but the fixed point 2.1 is on a cycle of two points."""
+    return 4.41 / x
+
+
+@pytest.mark.parametrize("start", [1.5, 1.7, 2.9])
+def test_cycle_is_left(start):
+    plain = solve(reflection, [start], method="damped", max_iterations=100)
+    assert plain.residual > 0.1
+    solved = solve(reflection, [start], tol=1e-12, max_iterations=100)
+    np.testing.assert_allclose(solved.value, 2.1, rtol=1e-11)
+
+
 @BOTH_METHODS
 @pytest.mark.parametrize("start", [[1.0001, 2.0], [1.02, 1.9], [1.2, 2.2]])
 def test_unstable_fixed_point_is_left(method, start):
