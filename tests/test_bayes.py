@@ -223,6 +223,8 @@ def test_status_of_the_benchmark():
     assert float(status.residual) < 1e-10
     assert 96 < float(status.effective_samples) < 192
     assert 1 <= float(status.least_effective_samples) < float(status.effective_samples)
+    assert (float(status.least_effective_samples) < 10) == (float(status.poor_share) > 0)
+    assert float(status.poor_share) < 0.01
     # One fixed point, whatever the start.
     np.testing.assert_allclose(status.uninformed_q, benchmark().values.q, rtol=1e-7)
 

@@ -202,6 +202,12 @@ def test_bayes_is_a_bound_for_few_reused_sequences(capsys):
     assert "it is a bound only" in output.err
 
 
+def test_poor_posterior_averages_are_warned_of(capsys, monkeypatch):
+    monkeypatch.setattr(jaxlora.cli._predict, "LARGEST_POOR_SHARE", -1.0)
+    assert main([*arguments(), "--bayes"]) == 0
+    assert "the posterior average rests on fewer than ten" in capsys.readouterr().err
+
+
 def test_bayes_refuses_a_given_pretraining(capsys):
     point = ["--tokens", "2", "--delta", "1", "--alpha-ft", "3", "--lam-ft", "1"]
     assert main(["predict", *point, "--given", "1.5", "1.5", "1", "--bayes"]) == 2

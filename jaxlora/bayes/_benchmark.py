@@ -45,8 +45,9 @@ class BayesStatus(eqx.Module):
     the benchmark and not its values. `uninformed_q` is where the solve from near 0 ends, and
     `free_entropy_gap` by how much the solution from near 1 is preferred to it. Posterior integrals
     are worth `effective_samples` independent nodes on average, `least_effective_samples` on the
-    worst sample; `nishimori_gap` is (E⟨x⟩·χ* − E|⟨x⟩|²)/T, sampling error. They are NaN for reused
-    sequences, where there is nothing to integrate.
+    worst sample, fewer than ten on the share `poor_share`; `nishimori_gap` is
+    (E⟨x⟩·χ* − E|⟨x⟩|²)/T, sampling error. They are NaN for reused sequences, where there is nothing
+    to integrate.
     """
 
     result: jax.Array
@@ -55,6 +56,7 @@ class BayesStatus(eqx.Module):
     iterations: jax.Array
     effective_samples: jax.Array
     least_effective_samples: jax.Array
+    poor_share: jax.Array
     nishimori_gap: jax.Array
     uninformed_q: jax.Array
     free_entropy_gap: jax.Array
@@ -137,6 +139,7 @@ def _solve(task: Task, samples: Samples, options: Options, nodes, channel: str) 
         jnp.mean(solution.iterations, dtype=Q.dtype),
         jnp.mean(solution.effective_samples),
         jnp.min(solution.least_effective_samples),
+        jnp.mean(solution.poor_share),
         jnp.mean(solution.nishimori_gap),
         jnp.mean(solution.uninformed_q),
         jnp.mean(solution.free_entropy_gap),
@@ -150,7 +153,7 @@ def _known(Q, replicates: int) -> ChannelSolution:
     nan = jnp.full(replicates, jnp.nan, Q.dtype)
     count = jnp.zeros(replicates, int)
     result = jnp.full(replicates, int(Result.CONVERGED))
-    return ChannelSolution(one, nan, nan, nan, nan, nan, 0 * one, count, result)
+    return ChannelSolution(one, nan, nan, nan, nan, nan, nan, 0 * one, count, result)
 
 
 def _observables(task: Task, Q, q, draws: Draws) -> BayesOptimal:

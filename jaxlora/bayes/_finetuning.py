@@ -15,6 +15,7 @@ from ._posterior import Observation, Posterior, Proposal, posterior, propose
 
 CHANNELS = ("conditional", "printed")
 INFORMED, UNINFORMED = 0.99, 0.02  # where q is started from
+POOR = 10  # independent nodes below which a posterior average is a rough guess
 LEAST_VARIANCE = 1e-10  # of V_BO and 1 − q, where the observation leaves nothing open
 
 
@@ -81,7 +82,8 @@ class ChannelSolution(eqx.Module):
 
     `free_entropy_gap` is that of the informed minus the uninformed branch. `effective_samples` and
     `least_effective_samples` are the mean and the least number of independent nodes that the
-    integral of a sample is worth; `nishimori_gap` is (E⟨x⟩·χ* − E|⟨x⟩|²)/T.
+    integral of a sample is worth, `poor_share` is the share of the samples where it is worth fewer
+    than `POOR`; `nishimori_gap` is (E⟨x⟩·χ* − E|⟨x⟩|²)/T.
     """
 
     q: jax.Array
@@ -89,6 +91,7 @@ class ChannelSolution(eqx.Module):
     free_entropy_gap: jax.Array
     effective_samples: jax.Array
     least_effective_samples: jax.Array
+    poor_share: jax.Array
     nishimori_gap: jax.Array
     residual: jax.Array
     iterations: jax.Array
@@ -144,6 +147,7 @@ def solve_channel(
         gap,
         jnp.mean(sizes),
         jnp.min(sizes),
+        jnp.mean(sizes < POOR, dtype=sizes.dtype),
         (draws.mean(_dot(at_best.mean, truth)) - square) / task.tokens,
         residual,
         solved.iterations[best],

@@ -16,8 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = _parser().parse_args(arguments)
         return parsed.run(parsed)
     except KeyboardInterrupt:
-        print("jaxlora: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        print("jaxlora: interrupted", file=sys.stderr, flush=True)
+        # XLA's threads still work on the solve, and would outlive what they work on.
+        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,8 @@ from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
 from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
 
+LARGEST_POOR_SHARE = 1e-2  # of posterior averages that go without a warning
+
 
 def add_command(commands) -> None:
     """Add `predict` to the commands."""
@@ -67,9 +69,18 @@ def _warn(prediction, benchmark) -> None:
         stability = Stability(int(getattr(prediction.status, name).stability))
         if stability in (Stability.UNDECIDED, Stability.UNSTABLE):
             print(f"jaxlora predict: warning: {name}: {stability.message}", file=sys.stderr)
-    if benchmark is not None and bool(benchmark.status.is_bound):
+    if benchmark is None:
+        return
+    prefix = "jaxlora predict: warning: Bayes-optimal benchmark:"
+    if bool(benchmark.status.is_bound):
         print(
-            "jaxlora predict: warning: Bayes-optimal benchmark: for reused sequences with α' < 1 "
-            "it is a bound only, at q = 1.",
+            f"{prefix} for reused sequences with α' < 1 it is a bound only, at q = 1.",
+            file=sys.stderr,
+        )
+    poor = float(benchmark.status.poor_share)
+    if poor > LARGEST_POOR_SHARE:
+        print(
+            f"{prefix} on {100 * poor:.2g} % of the samples the posterior average rests on fewer "
+            "than ten independent nodes.",
             file=sys.stderr,
         )
