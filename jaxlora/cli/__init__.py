@@ -2,12 +2,22 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from . import _boundary, _predict
-from ._exit_codes import BAD_INPUT, INTERRUPTED, OK
+from ._exit_codes import BAD_INPUT, OK
+
+
+def run_as_process() -> int:
+    """`main` as a process of its own, which Ctrl-C ends at once."""
+    # Python would raise KeyboardInterrupt only once the compiled solve had returned. Where the
+    # process was started with the signal ignored, as in the background of a script, it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return main()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,10 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed = _parser().parse_args(arguments)
         return parsed.run(parsed)
-    except KeyboardInterrupt:
-        print("jaxlora: interrupted", file=sys.stderr, flush=True)
-        # XLA's threads still work on the solve, and would outlive what they work on.
-        os._exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
