@@ -2,7 +2,7 @@
 
 usage: python benchmarks/error_bars.py [--seeds N] [--workers N] [--output FILE]
 
-Predicts five points with 50 seeds each and compares every output with a long-run reference from
+Predicts five points with 100 seeds each and compares every output with a long-run reference from
 other seeds: the share of |x − reference| <= t stderr, t being Student's 97.5 % quantile with
 replicates − 1 degrees of freedom, should be 95 %. Pooled over the points, it is held to 92-98 %
 for each output. Also measures the relative standard error of E' at figure 1's point at the default
@@ -26,8 +26,8 @@ from scipy.stats import t as student
 
 import jaxlora
 
-SAMPLES, REPLICATES = 2**12, 8
-LONG_RUNS, LONG_FACTOR = 4, 8  # of the reference: other seeds, each with more samples
+SAMPLES, REPLICATES = 2**14, 8
+LONG_RUNS, LONG_FACTOR = 8, 8  # of the reference: other seeds, each with more samples
 DEFAULT_SEEDS = 4  # at figure 1's point, at the default cost
 LOW, HIGH = 0.92, 0.98
 FIGURE_1 = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5, "alpha_ft": 3.0}
@@ -84,7 +84,7 @@ def relative_error_at_default_cost() -> float:
 def main() -> int:
     """Measure, print and write; 1 if an output falls outside."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     default = pathlib.Path(__file__).with_suffix(".json")
     parser.add_argument("--output", type=pathlib.Path, default=default)

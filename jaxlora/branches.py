@@ -7,7 +7,9 @@ that leads nowhere, because the followed branches leave out too much, a few plai
 all minima sought anew come in between.
 """
 
+import abc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,25 +17,53 @@ import jax
 import jax.numpy as jnp
 
 from .fixed_point import relative_size, solve_fixed_point
-from .proximal import Minimum, changed_share
+from .proximal import Minimum, changed_share, first_branches
 from .results import Result
 
 ROUNDS = 64
 PATIENT_ROUNDS = 8  # that aim at `tol` and may raise the residual; later ones take `jump_tol`
 PLAIN_STEPS, PLAIN_LENGTH = 8, 0.2
+NEARBY = 0.1  # relative change of x up to which minima are sought next to those known before
+
+
+class BranchedMap(eqx.Module):
+    """A map F(x), for x of shape (k,), that averages over proximal maps."""
+
+    @abc.abstractmethod
+    def __call__(self, x: jax.Array, minimum: Minimum) -> jax.Array:
+        """F(x), given the minima of the samples at x."""
+
+    @abc.abstractmethod
+    def follow(self, x: jax.Array, minimum: Minimum) -> Minimum:
+        """The minima at x next to known ones, a branch per sample."""
+
+    @abc.abstractmethod
+    def starts(self, x: jax.Array) -> jax.Array:
+        """Points (K, n, samples) from which to look for all minima at x."""
+
+    @abc.abstractmethod
+    def descend(self, x: jax.Array, starts: jax.Array) -> jax.Array:
+        """The local minima (K, n, samples) at x that `starts` lead to."""
+
+    @abc.abstractmethod
+    def lowest(self, x: jax.Array, minima: jax.Array) -> Minimum:
+        """The lowest of the local minima at x of each sample."""
+
+    def search(self, x: jax.Array) -> Minimum:
+        """The global minima at x, from all starts."""
+        return self.lowest(x, self.descend(x, self.starts(x)))
 
 
 class BranchedFixedPoint(eqx.Module):
     """A fixed point on followed branches, and what taking the global minima anew would change.
 
-    `minimum` holds the branches; `switching_jump` is the undamped residual with all global minima
+    `switching_jump` is the undamped residual with all global minima
     taken anew at `value`. `switched_share` is the share of samples whose minimum changed in that
     search, or the plain start would have missed if that is more; `largest_gradient` is what that
     search left of the gradients.
     """
 
     value: jax.Array
-    minimum: Minimum
     residual: jax.Array
     iterations: jax.Array
     switching_jump: jax.Array
@@ -50,12 +80,22 @@ class BranchedFixedPoint(eqx.Module):
         return jnp.where(finite, reached, Result.NON_FINITE)
 
 
+class _Search(eqx.Module):
+    """All local minima found last, and the point x at which they were sought from scratch."""
+
+    minima: jax.Array
+    origin: jax.Array
+
+    def renewed(self, function: BranchedMap, x: jax.Array) -> "_Search":
+        """The minima at x: from those known where x is near the origin, else from scratch."""
+        nearby = jnp.max(jnp.abs(x - self.origin) / jnp.abs(self.origin)) <= NEARBY
+        starts = jax.lax.cond(nearby, lambda: self.minima, lambda: function.starts(x))
+        return _Search(function.descend(x, starts), jnp.where(nearby, self.origin, x))
+
+
 def solve_on_branches(
-    function: Callable[[jax.Array, Minimum], jax.Array],
-    follow: Callable[[jax.Array, Minimum], Minimum],
-    search: Callable[[jax.Array], Minimum],
+    function: BranchedMap,
     x: jax.Array,
-    minimum: Minimum,
     feasible: Callable[[jax.Array], jax.Array],
     *,
     tol: float,
@@ -63,58 +103,63 @@ def solve_on_branches(
     floor: float,
     max_iterations: int,
     **options: Any,
-) -> BranchedFixedPoint:
-    """Solve x = F(x), where F(x) is `function(x, minima)` for the minima of the samples at x.
+) -> tuple[BranchedFixedPoint, Minimum]:
+    """Solve x = F(x) for F the map `function` with the global minimum of every sample.
 
-    `follow(x, minima)` gives the minima at x next to known ones, `search(x)` the global ones. Ends
-    when taking them anew leaves the residual below `tol`, after a few rounds below `jump_tol`. The
-    other arguments are those of `solve_fixed_point`; `max_iterations` counts all rounds.
+    Returns the solution and the minima on the branches that were followed to it. Ends when taking
+    all minima anew leaves the residual below `tol`, after a few rounds below `jump_tol`. The other
+    arguments are those of `solve_fixed_point`; `max_iterations` counts all rounds.
     """
 
     def body(carry):
-        held, found, change, plain_steps, rounds = carry
+        held, minimum, found, change, search, plain_steps, rounds = carry
         plain = plain_steps > 0
         step = jnp.where(plain, PLAIN_LENGTH, 0.0) * change
         begin = jnp.where(feasible(held.value + step), held.value + step, held.value)
+        # All there is to a plain step, and to the first round, is the search.
+        followed = ~plain & (rounds > 0)
         # Far from the solution branches go stale, so the first rounds are short.
-        longest = jnp.where(plain | (rounds == 0), 1, 4 * 2 ** jnp.minimum(rounds, PATIENT_ROUNDS))
+        longest = jnp.where(followed, 4 * 2 ** jnp.minimum(rounds, PATIENT_ROUNDS), 0)
         solved = solve_fixed_point(
             function,
-            follow,
+            function.follow,
             begin,
             found,
             feasible,
+            change=change,
             tol=tol,
             floor=floor,
             max_iterations=jnp.minimum(longest, max_iterations - held.iterations),
             **options,
         )
-        found_new = search(solved.value)
+        search = search.renewed(function, solved.value)
+        found_new = function.lowest(solved.value, search.minima)
         # What weighs the forms of Stein's lemma must settle, or the rounds could alternate.
         settles = ~plain & (rounds >= PATIENT_ROUNDS // 2)
         share = jnp.where(settles, found.competing_share, found_new.competing_share)
         found_new = found_new._replace(competing_share=share)
         change_new = function(solved.value, found_new) - solved.value
+        jump = relative_size(change_new, solved.value, floor)
+        minimum_new = jax.tree.map(partial(jnp.where, followed), solved.aux, found_new)
         end = BranchedFixedPoint(
             solved.value,
-            solved.aux,
-            solved.residual,
-            held.iterations + solved.iterations,
-            relative_size(change_new, solved.value, floor),
-            jnp.maximum(found_new.switched_share, changed_share(solved.aux, found_new)),
+            jnp.where(followed, solved.residual, jump),
+            held.iterations + jnp.where(followed, solved.iterations, 1),
+            jump,
+            jnp.maximum(found_new.switched_share, changed_share(minimum_new, found_new)),
             found_new.largest_gradient,
         )
         ratio = end.switching_jump / held.switching_jump
         failed = ~plain & (ratio > jnp.where(rounds < PATIENT_ROUNDS, 2.0, 0.5))
         worse = failed & (ratio > 1) & ~is_done(end, jump_tol)
-        held, found, change = jax.tree.map(
-            lambda old, new: jnp.where(worse, old, new),
-            (held, found, change),
-            (end, found_new, change_new),
+        held, minimum, found, change = jax.tree.map(
+            partial(jnp.where, worse),
+            (held, minimum, found, change),
+            (end, minimum_new, found_new, change_new),
         )
         held = eqx.tree_at(lambda held: held.iterations, held, end.iterations)
         plain_steps = jnp.where(failed, PLAIN_STEPS, jnp.maximum(plain_steps - 1, 0))
-        return held, found, change, plain_steps, rounds + 1
+        return held, minimum, found, change, search, plain_steps, rounds + 1
 
     def is_done(point, jump):
         return (point.residual <= tol) & (point.switching_jump <= jump)
@@ -125,6 +170,9 @@ def solve_on_branches(
         return ~done & (held.iterations < max_iterations) & (rounds < ROUNDS)
 
     zero, unknown = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
-    blank = BranchedFixedPoint(x, minimum, unknown, jnp.zeros((), int), unknown, zero, zero)
-    start = (blank, minimum, jnp.zeros_like(x), 0, 0)
-    return jax.lax.while_loop(busy, body, start)[0]
+    minima = jax.eval_shape(function.starts, x)
+    search = _Search(jnp.zeros(minima.shape, minima.dtype), jnp.full_like(x, jnp.inf))
+    nowhere = first_branches(search.minima[0])
+    blank = BranchedFixedPoint(x, unknown, jnp.zeros((), int), unknown, zero, zero)
+    start = (blank, nowhere, nowhere, jnp.zeros_like(x), search, 0, 0)
+    return jax.lax.while_loop(busy, body, start)[:2]

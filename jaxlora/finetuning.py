@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .branches import BranchedFixedPoint, solve_on_branches
+from .branches import BranchedFixedPoint, BranchedMap, solve_on_branches
 from .laws import root
 from .options import Options
 from .proximal import (
@@ -15,9 +15,9 @@ from .proximal import (
     Minimum,
     blend,
     finetuning_starts,
-    first_branches,
     follow_minimum,
-    global_minimum,
+    local_minima,
+    lowest_minimum,
     make_solver,
     response,
 )
@@ -44,7 +44,7 @@ class SideFields(NamedTuple):
     student: jax.Array
 
 
-class StateEvolution(eqx.Module):
+class StateEvolution(BranchedMap):
     """The fine-tuning's map (m, s, v) → (m, s, v) on frozen draws (one replicate).
 
     s = √(q − m²) is the part of ŵ that is noise: χ̃ = m χ* + s ζ. All m and s ≥ 0 are
@@ -62,10 +62,11 @@ class StateEvolution(eqx.Module):
         """What the proximal map minimises."""
         return FinetuningProblem(self.task.activation, self.task.tokens)
 
-    @property
-    def solver(self):
+    def solver(self, *, from_afar: bool = False):
         """The solver of prox."""
-        return make_solver(self.options.solver, self.problem, self.options.proximal_tol)
+        return make_solver(
+            self.options.solver, self.problem, self.options.proximal_tol, from_afar=from_afar
+        )
 
     @property
     def teacher_field(self) -> jax.Array:
@@ -85,17 +86,28 @@ class StateEvolution(eqx.Module):
         m, s, _ = x
         return m * self.draws.spike + s * self.draws.noise
 
-    def search(self, x) -> Minimum:
-        """prox: the global maximum of ψ for every sample."""
-        centre, data = self.centre(x), self.data(x)
-        starts = finetuning_starts(
-            self.task.activation, x[2], centre, self.draws.spike, data[0], self.teacher_field
+    def starts(self, x) -> jax.Array:
+        """Points (K, T, n) from which to look for all minima."""
+        return finetuning_starts(
+            self.task.activation,
+            x[2],
+            self.centre(x),
+            self.draws.spike,
+            self.data(x)[0],
+            self.teacher_field,
         )
-        return global_minimum(self.solver, starts, x[2], centre, data)
+
+    def descend(self, x, starts) -> jax.Array:
+        """The local minima that `starts` lead to."""
+        return local_minima(self.solver(from_afar=True), starts, x[2], self.centre(x), self.data(x))
+
+    def lowest(self, x, minima) -> Minimum:
+        """prox: the lowest of the local minima, for every sample."""
+        return lowest_minimum(self.problem, minima, x[2], self.centre(x), self.data(x))
 
     def follow(self, x, minimum: Minimum) -> Minimum:
         """The proximal map on the branches of `minimum`."""
-        return follow_minimum(self.solver, minimum, x[2], self.centre(x), self.data(x))
+        return follow_minimum(self.solver(), minimum, x[2], self.centre(x), self.data(x))
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is prox."""
@@ -196,18 +208,15 @@ def solve_state_evolution(
         # Iterates run away where v̂ stays below −2λ'; a solution has v of the order of 1/(2λ').
         return (s >= 0) & (v >= 0) & (v <= 1e3 * (1 + 1 / (2 * task.lam_ft)))
 
-    solved = solve_on_branches(
+    solved, minimum = solve_on_branches(
         evolution,
-        evolution.follow,
-        evolution.search,
         start,
-        first_branches(evolution.centre(start)),
         feasible,
         floor=1e-3,
         jump_tol=options.jump_tol,
         **options.iteration,
     )
-    x, minimum = solved.value, solved.minimum
+    x = solved.value
     order = from_noise(x)
     train_error = evolution.train_error(x, minimum)
     stein, before = evolution.responses(x, minimum, evolution.gamma(x, minimum))

@@ -36,6 +36,7 @@ def solve_fixed_point(
     aux: Any,
     feasible: Callable[[jax.Array], jax.Array],
     *,
+    change: jax.Array | None = None,
     method: str = "newton",
     damping: float = 1.0,
     tol: float = 1e-10,
@@ -47,7 +48,8 @@ def solve_fixed_point(
 
     F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
     inner solves that F needs, which may start from it. `function` alone is differentiated; it
-    carries the derivatives of what is prepared.
+    carries the derivatives of what is prepared. `change` is F(x) − x at the start where that is
+    known, with what was prepared there in `aux`; it spares the first evaluation.
 
     The paper's method is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from
     afar, and near a solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual.
@@ -93,7 +95,7 @@ def solve_fixed_point(
         change_new = function(x_new, aux_new) - x_new
         residual_new = relative_size(change_new, x_new, floor)
         accept = residual_new < jnp.where(newton, 0.5, 2.0 if fast else jnp.inf) * residual
-        accept |= count == 0
+        accept |= (count == 0) & ~known
         if fast:
             learnt = _broyden(matrix, taken, change - change_new, floor + jnp.abs(x))
             usable = newton & jnp.isfinite(residual_new)
@@ -116,11 +118,14 @@ def solve_fixed_point(
         busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
         return x, change, aux, correction, length, failures, residual, count + 1, busy
 
-    # The first pass takes no step and evaluates F at the start.
+    # Where F is not known at the start, the first pass takes no step and evaluates it there.
+    change = jnp.full_like(x, jnp.nan) if change is None else change
+    residual = relative_size(change, x, floor)
+    known = jnp.isfinite(residual)
     length = jnp.asarray(damping, x.dtype)
-    unknown = jnp.full((), jnp.inf, x.dtype)
     blank = jnp.zeros((x.shape[0], x.shape[0]), x.dtype)
-    start = (x, jnp.zeros_like(x), aux, blank, length, 0, unknown, 0, jnp.array(True))
+    busy = (residual > tol) & (max_iterations > 0)
+    start = (x, jnp.where(known, change, 0.0), aux, blank, length, 0, residual, 0, busy)
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
     return FixedPoint(end[0], end[2], end[6], end[7])
 

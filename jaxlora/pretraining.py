@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .branches import BranchedFixedPoint, solve_on_branches
+from .branches import BranchedFixedPoint, BranchedMap, solve_on_branches
 from .laws import conditional_variance, correlated, root
 from .options import Options
 from .proximal import (
@@ -16,7 +16,8 @@ from .proximal import (
     blend,
     first_branches,
     follow_minimum,
-    global_minimum,
+    local_minima,
+    lowest_minimum,
     make_solver,
     pretraining_starts,
     response,
@@ -38,7 +39,7 @@ class Conjugates(NamedTuple):
     V: jax.Array
 
 
-class StateEvolution(eqx.Module):
+class StateEvolution(BranchedMap):
     """The pre-training's map (Q, M, V) → (Q, M, V) on frozen draws (one replicate)."""
 
     task: Task
@@ -50,10 +51,11 @@ class StateEvolution(eqx.Module):
         """What the proximal map minimises."""
         return PretrainingProblem(self.task.activation, self.task.tokens)
 
-    @property
-    def solver(self):
+    def solver(self, *, from_afar: bool = False):
         """The solver of Prox."""
-        return make_solver(self.options.solver, self.problem, self.options.proximal_tol)
+        return make_solver(
+            self.options.solver, self.problem, self.options.proximal_tol, from_afar=from_afar
+        )
 
     def fields(self, x) -> tuple[jax.Array, jax.Array]:
         """z* and z̃ under Q (13), both packed and divided by √s, (L, n)."""
@@ -65,16 +67,25 @@ class StateEvolution(eqx.Module):
         """The target σ(z*) (T, T, n)."""
         return self.task.activation(self.problem.field(self.fields(x)[0]))
 
-    def search(self, x) -> Minimum:
-        """Prox: the global maximum of Ψ for every sample."""
+    def starts(self, x) -> jax.Array:
+        """Points (K, L, n) from which to look for all minima."""
         teacher, centre = self.fields(x)
         field = self.problem.field(teacher)
-        starts = pretraining_starts(self.task.activation, x[2], centre, field)
-        return global_minimum(self.solver, starts, x[2], centre, self.data(x))
+        return pretraining_starts(self.task.activation, x[2], centre, field)
+
+    def descend(self, x, starts) -> jax.Array:
+        """The local minima that `starts` lead to."""
+        return local_minima(
+            self.solver(from_afar=True), starts, x[2], self.fields(x)[1], self.data(x)
+        )
+
+    def lowest(self, x, minima) -> Minimum:
+        """Prox: the lowest of the local minima, for every sample."""
+        return lowest_minimum(self.problem, minima, x[2], self.fields(x)[1], self.data(x))
 
     def follow(self, x, minimum: Minimum) -> Minimum:
         """Prox on the branches of `minimum`."""
-        return follow_minimum(self.solver, minimum, x[2], self.fields(x)[1], self.data(x))
+        return follow_minimum(self.solver(), minimum, x[2], self.fields(x)[1], self.data(x))
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is Prox."""
@@ -180,20 +191,17 @@ def solve_state_evolution(
         Q, M, V = x
         return (Q > 0) & (M > 0) & (V > 0) & (conditional_variance(A0, M, Q) > 0)
 
-    solved = solve_on_branches(
+    solved, minimum = solve_on_branches(
         evolution,
-        evolution.follow,
-        evolution.search,
         start,
-        first_branches(evolution.fields(start)[1]),
         feasible,
         floor=1e-12,  # 0 is repelling, so all sizes are meant
         jump_tol=options.jump_tol,
         **options.iteration,
     )
-    conjugates = evolution.conjugates(solved.value, solved.minimum)
-    gamma = evolution.gamma(solved.value, solved.minimum)
-    stein, before = evolution.V_hats(solved.value, solved.minimum, gamma)
+    conjugates = evolution.conjugates(solved.value, minimum)
+    gamma = evolution.gamma(solved.value, minimum)
+    stein, before = evolution.V_hats(solved.value, minimum, gamma)
     responses = 2 * task.alpha * packed_size(task.tokens)
     result = solved.result(options.tol, options.jump_tol)
 
@@ -203,9 +211,9 @@ def solve_state_evolution(
     return PretrainingSolution(
         choose(zero, solved.value),
         Conjugates(*map(choose, at_zero, conjugates)),
-        choose(0.0, solved.minimum.x),
+        choose(0.0, minimum.x),
         critical_lam,
-        choose(0.0, evolution.replicon(solved.value, solved.minimum)),
+        choose(0.0, evolution.replicon(solved.value, minimum)),
         solved,
         choose(0.0, solved.value[2] * (stein - before) / responses),
         choose(jnp.asarray(Result.COLLAPSED, result.dtype), result),

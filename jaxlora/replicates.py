@@ -18,6 +18,7 @@ from .symmetric import root_weights, unpack
 from .tasks import Task
 
 PRETRAINING_START = (1.0, 0.5, 1.0)
+MET = 1e-6  # relative distance of two solutions that are the same
 LEAST_GUESS = 1e-4  # of q, for a replicate's solution to start the next one
 
 
@@ -87,20 +88,31 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
     inputs = (pretrained.order, pretrained.student, samples.train, samples.pool)
     side_fields = jax.lax.map(fields, inputs)
 
-    def from_start(start):
-        def solve(guess, inputs):
-            replicate_fields, draws = inputs
-            solution = finetuning.solve_state_evolution(
-                task, replicate_fields, draws, guess, options
-            )
+    starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
+
+    def solve(guesses, inputs):
+        """Every branch on one replicate's draws, and their solutions to start the next one from."""
+
+        def solve_from(guess):
+            return finetuning.solve_state_evolution(task, *inputs, guess, options)
+
+        def solve_branch(last, inputs):
+            start, guess = inputs
+            # Branches that met on the draws before would meet again.
+            met = jnp.all(jnp.abs(guess - last[0]) <= MET * jnp.abs(guess))
+            solution = jax.lax.cond(met, lambda: last[1], lambda: solve_from(guess))
             # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
             usable = (solution.result == Result.CONVERGED) & (solution.order[0] > LEAST_GUESS)
-            return jnp.where(usable, solution.order, start), solution
+            return (guess, solution), (jnp.where(usable, solution.order, start), solution)
 
-        return jax.lax.scan(solve, start, (side_fields, samples.train))[1]
+        shapes = jax.eval_shape(solve_from, starts[0])
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.lax.scan(solve_branch, (jnp.zeros_like(starts[0]), nothing), (starts, guesses))[
+            1
+        ]
 
-    starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
-    branches = jax.lax.map(from_start, starts)
+    _, branches = jax.lax.scan(solve, starts, (side_fields, samples.train))
+    branches = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), branches)
     results = jax.vmap(worst)(branches.result)
     lowest = _lowest(branches.energy.mean(1))
     solution = jax.tree.map(lambda x: x[lowest], branches)

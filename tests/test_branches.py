@@ -1,35 +1,54 @@
 """Fixed points of averages whose samples change minima, against roots known in closed form."""
 
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora.branches import solve_on_branches
+from jaxlora.branches import BranchedMap, solve_on_branches
 from jaxlora.proximal import Minimum
 from jaxlora.results import Result
 
 THRESHOLDS = jnp.asarray((np.arange(20_000) + 0.5) / 20_000)  # uniform on (0, 1)
 
 
-def solve(slope, tol=1e-10):
-    """x = 1 + 0.3 x − slope · share(threshold < x): samples beyond their threshold are switched."""
+class Switching(BranchedMap):
+    """x = function(x, share(threshold < x)): samples beyond their threshold are in state 1."""
 
-    def minima(x):
+    function: Callable = eqx.field(static=True)
+    thresholds: jax.Array
+
+    def __call__(self, x, minimum):
+        return self.function(x, jnp.mean(minimum.x))
+
+    def follow(self, x, minimum):
+        return minimum
+
+    def starts(self, x):
+        return jnp.zeros((2, 1, self.thresholds.size))
+
+    def descend(self, x, starts):
+        return jnp.stack([jnp.zeros_like(starts[0]), jnp.ones_like(starts[0])])
+
+    def lowest(self, x, minima):
         zero = jnp.zeros(())
-        return Minimum(jnp.where(THRESHOLDS < x[0], 1.0, 0.0)[None], zero, zero, zero)
+        return Minimum(jnp.where(self.thresholds < x[0], minima[1], minima[0]), zero, zero, zero)
 
+
+def solve(slope, tol=1e-10):
+    """x = 1 + 0.3 x − slope · share."""
     return solve_on_branches(
-        lambda x, known: 1 + 0.3 * x - slope * jnp.mean(known.x),
-        lambda x, known: known,
-        minima,
+        Switching(lambda x, share: 1 + 0.3 * x - slope * share, THRESHOLDS),
         jnp.array([0.1]),
-        minima(jnp.array([0.1])),
         lambda x: jnp.all(x >= 0),
         tol=tol,
         jump_tol=1e-2,
         floor=1e-3,
         max_iterations=500,
-    )
+    )[0]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 3.0, 8.0])
@@ -44,17 +63,10 @@ def test_finds_the_root_where_the_map_is_made_of_jumps(slope):
 
 
 def test_what_jumps_over_the_root_is_not_called_converged():
-    # One sample in two switches at once, and the root lies within the jump.
-    def minima(x):
-        zero = jnp.zeros(())
-        return Minimum(jnp.where(x[0] > 0.5, 1.0, 0.0)[None, None], zero, zero, zero)
-
-    solved = solve_on_branches(
-        lambda x, known: 1 - known.x[0],
-        lambda x, known: known,
-        minima,
+    # All samples switch at once, and the root lies within the jump.
+    solved, _ = solve_on_branches(
+        Switching(lambda x, share: 1 - share + 0 * x, jnp.array([0.5])),
         jnp.array([0.1]),
-        minima(jnp.array([0.1])),
         lambda x: jnp.all(x >= 0),
         tol=1e-10,
         jump_tol=1e-2,

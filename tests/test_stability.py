@@ -172,7 +172,7 @@ def replicon_and_differences(evolution, x, centre, minimum, step):
 
     def gradient(shift):
         moved = centre + shift[:, None]
-        chi = follow_minimum(evolution.solver, minimum, x[2], moved, data).x
+        chi = follow_minimum(evolution.solver(), minimum, x[2], moved, data).x
         return (moved - chi) / x[2]
 
     shifts = step * jnp.eye(centre.shape[0])

@@ -1,6 +1,14 @@
 """Proximal maps of both stages, Prox and prox of theory section 3, with their derivatives."""
 
-from ._global import Minimum, changed_share, first_branches, follow_minimum, global_minimum
+from ._global import (
+    Minimum,
+    changed_share,
+    first_branches,
+    follow_minimum,
+    global_minimum,
+    local_minima,
+    lowest_minimum,
+)
 from ._implicit import Known, local_minimum
 from ._linear import factorise, solve
 from ._newton import Newton, OptStep, State
@@ -12,11 +20,16 @@ from ._stock import Stock
 SOLVERS = ("newton", "bfgs", "lbfgs")
 
 
-def make_solver(name: str, problem: Problem, tol: float = 1e-10):
-    """The batched solver of that name for `problem`; raises ValueError for an unknown one."""
+def make_solver(name: str, problem: Problem, tol: float = 1e-10, *, from_afar: bool = False):
+    """The batched solver of that name for `problem`; raises ValueError for an unknown one.
+
+    `from_afar` says that the starts will be far from the minima.
+    """
     if name not in SOLVERS:
         raise ValueError(f"solver = {name!r}: must be one of {', '.join(SOLVERS)}")
-    return Newton(problem, tol=tol) if name == "newton" else Stock(problem, name, tol=tol)
+    if name == "newton":
+        return Newton(problem, tol=tol, from_afar=from_afar)
+    return Stock(problem, name, tol=tol)
 
 
 __all__ = [
@@ -37,7 +50,9 @@ __all__ = [
     "first_branches",
     "follow_minimum",
     "global_minimum",
+    "local_minima",
     "local_minimum",
+    "lowest_minimum",
     "make_solver",
     "pretraining_starts",
     "response",

@@ -25,30 +25,39 @@ class Minimum(NamedTuple):
     largest_gradient: jax.Array
 
 
-def global_minimum(solver, starts, scale, centre, data) -> Minimum:
-    """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
+def local_minima(solver, starts, scale, centre, data) -> jax.Array:
+    """The local minima (K, n, samples) that `solver` reaches from `starts`, without derivatives."""
     frozen = jax.lax.stop_gradient((scale, centre, data))
+    return jax.lax.map(
+        lambda start: local_minimum(solver, start, *frozen)[0], jax.lax.stop_gradient(starts)
+    )
 
-    def descend(start):
-        x, _ = local_minimum(solver, start, *frozen)
-        return x, solver.problem.objective(x, *frozen)
 
-    found, values = jax.lax.map(descend, jax.lax.stop_gradient(starts))
+def lowest_minimum(problem, minima, scale, centre, data) -> Minimum:
+    """The lowest of the local `minima` (K, n, samples) of each sample."""
+    minima, *frozen = jax.lax.stop_gradient((minima, scale, centre, data))
+    values = jax.lax.map(lambda x: problem.objective(x, *frozen), minima)
     # A start that ends beside a minimum already found has found nothing.
     eps = jnp.finfo(values.dtype).eps
     margin = 1e3 * eps**0.75 * (1 + jnp.abs(values[0]))
     best = jnp.where(jnp.min(values, axis=0) < values[0] - margin, jnp.argmin(values, axis=0), 0)
-    init = jnp.take_along_axis(found, best[None, None], axis=0)[0]
+    init = jnp.take_along_axis(minima, best[None, None], axis=0)[0]
     # Moving the centre by gap/distance makes two minima change places; where that is a large part
     # of what the centres span, no sample nearby jumps.
-    distance = jnp.sqrt(jnp.sum((found - init[None]) ** 2, axis=1))
+    distance = jnp.sqrt(jnp.sum((minima - init[None]) ** 2, axis=1))
     gap = values - jnp.min(values, axis=0, keepdims=True)
     apart = distance > 10 * eps**0.25 * (1 + jnp.sqrt(jnp.sum(init**2, axis=0)))[None]
-    near = gap < CROSSING_DISTANCE * distance * jnp.sqrt(jnp.mean(centre**2))
+    near = gap < CROSSING_DISTANCE * distance * jnp.sqrt(jnp.mean(frozen[1] ** 2))
     switched_share = jnp.mean(best != 0, dtype=values.dtype)
     competing_share = jnp.mean(jnp.any(apart & near, axis=0), dtype=values.dtype)
     known = Minimum(init, competing_share, switched_share, jnp.zeros((), values.dtype))
-    return follow_minimum(Known(solver.problem), known, scale, centre, data)
+    return follow_minimum(Known(problem), known, scale, centre, data)
+
+
+def global_minimum(solver, starts, scale, centre, data) -> Minimum:
+    """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
+    minima = local_minima(solver, starts, scale, centre, data)
+    return lowest_minimum(solver.problem, minima, scale, centre, data)
 
 
 def follow_minimum(solver, known: Minimum, scale, centre, data) -> Minimum:

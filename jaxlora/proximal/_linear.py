@@ -56,8 +56,18 @@ def substitute(factors: Factors, b: jax.Array) -> jax.Array:
     columns = factors.columns.reshape(factors.columns.shape[:2] + extra + b.shape[1 + len(extra) :])
     pivots = _bounded(factors.pivots).reshape(columns.shape[1:])
     size = b.shape[0]
-    unroll = size if size <= UNROLLED else 1
+    if size > UNROLLED:
+        return _substitute_rolled(columns, pivots, b)
+    for k in range(size):
+        b = b - columns[k] * b[k][None]
+    x = list(b / pivots)
+    for k in reversed(range(size)):
+        for i in range(k + 1, size):
+            x[k] = x[k] - columns[k, i] * x[i]
+    return jnp.stack(x)
 
+
+def _substitute_rolled(columns: jax.Array, pivots: jax.Array, b: jax.Array) -> jax.Array:
     def forward(rest, inputs):
         k, column = inputs
         here = rest[k]
@@ -67,10 +77,9 @@ def substitute(factors: Factors, b: jax.Array) -> jax.Array:
         k, column, here = inputs
         return x.at[k].set(here - jnp.sum(column * x, axis=0)), None
 
-    index = jnp.arange(size)
-    _, y = jax.lax.scan(forward, b, (index, columns), unroll=unroll)
-    inputs = (index, columns, y / pivots)
-    return jax.lax.scan(backward, jnp.zeros_like(b), inputs, reverse=True, unroll=unroll)[0]
+    index = jnp.arange(b.shape[0])
+    _, y = jax.lax.scan(forward, b, (index, columns))
+    return jax.lax.scan(backward, jnp.zeros_like(b), (index, columns, y / pivots), reverse=True)[0]
 
 
 def solve(matrix: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
