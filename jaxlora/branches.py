@@ -88,7 +88,7 @@ class _Search(eqx.Module):
 
     def renewed(self, function: BranchedMap, x: jax.Array) -> "_Search":
         """The minima at x: from those known where x is near the origin, else from scratch."""
-        nearby = jnp.max(jnp.abs(x - self.origin) / jnp.abs(self.origin)) <= NEARBY
+        nearby = jnp.all(jnp.abs(x - self.origin) <= NEARBY * jnp.abs(self.origin))
         starts = jax.lax.cond(nearby, lambda: self.minima, lambda: function.starts(x))
         return _Search(function.descend(x, starts), jnp.where(nearby, self.origin, x))
 
@@ -171,7 +171,8 @@ def solve_on_branches(
 
     zero, unknown = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
     minima = jax.eval_shape(function.starts, x)
-    search = _Search(jnp.zeros(minima.shape, minima.dtype), jnp.full_like(x, jnp.inf))
+    # Near no x, so that the first search is from scratch.
+    search = _Search(jnp.zeros(minima.shape, minima.dtype), jnp.full_like(x, jnp.nan))
     nowhere = first_branches(search.minima[0])
     blank = BranchedFixedPoint(x, unknown, jnp.zeros((), int), unknown, zero, zero)
     start = (blank, nowhere, nowhere, jnp.zeros_like(x), search, 0, 0)

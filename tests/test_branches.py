@@ -76,3 +76,34 @@ def test_what_jumps_over_the_root_is_not_called_converged():
     assert solved.result(1e-10, 1e-2) in (Result.SWITCHING, Result.NOT_CONVERGED)
     assert solved.iterations <= 200
     assert solved.switching_jump > 0.1
+
+
+def test_all_minima_are_sought_from_scratch_only_after_a_long_move():
+    scratch, searches = [], []
+
+    class Counting(Switching):
+        def starts(self, x):
+            jax.debug.callback(lambda x: scratch.append(float(x[0])), x)
+            return super().starts(x)
+
+        def descend(self, x, starts):
+            jax.debug.callback(lambda x: searches.append(float(x[0])), x)
+            return super().descend(x, starts)
+
+    solve_on_branches(
+        Counting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS),
+        jnp.array([0.1]),
+        lambda x: jnp.all(x >= 0),
+        tol=1e-10,
+        jump_tol=1e-2,
+        floor=1e-3,
+        max_iterations=500,
+    )
+    jax.effects_barrier()
+    origin, expected = np.nan, []
+    for x in searches:
+        if not abs(x - origin) <= 0.1 * origin:
+            origin = x
+            expected.append(x)
+    assert scratch == expected
+    assert 1 < len(scratch) < len(searches)

@@ -144,6 +144,31 @@ def test_max_iterations_counts_evaluations(method, limit):
 
 
 @BOTH_METHODS
+def test_known_change_spares_the_first_evaluation(method):
+    points = []
+
+    def prepare(x, aux):
+        jax.debug.callback(lambda x: points.append(x), x)
+        return aux
+
+    def run(change):
+        points.clear()
+        solved = solve_fixed_point(
+            lambda x, aux: oscillating(x), prepare, start, start, anywhere, change=change, **options
+        )
+        jax.effects_barrier()
+        return solved, np.array(points)
+
+    start, options = jnp.array([2.2, 0.9]), {"method": method, "damping": 0.3}
+    usual, all_points = run(None)
+    solved, later_points = run(oscillating(start) - start)
+    assert solved.iterations == usual.iterations - 1
+    np.testing.assert_allclose(later_points, all_points[1:], rtol=1e-12)
+    # At a solution there is nothing to do.
+    assert run(jnp.zeros(2))[0].iterations == 0
+
+
+@BOTH_METHODS
 @pytest.mark.parametrize("floor", [1e-3, 10.0])
 def test_residual_is_that_of_the_undamped_map_at_the_value(method, floor):
     options = {"method": method, "damping": 0.1, "max_iterations": 4, "floor": floor}

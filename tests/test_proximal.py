@@ -326,6 +326,21 @@ def double_well(scale, fit, centre):
     return x, scale * (x**2 - fit) ** 2 + (x - centre) ** 2 / 2
 
 
+@pytest.mark.parametrize("stage", ["pretraining", "finetuning"])
+def test_slowest_samples_go_on_by_themselves(stage):
+    problem, scale = problem_of(stage, "softmax", 3), 25.0
+    case = case_of(stage, "softmax", 3, scale, 1000)
+    solvers = [make_solver("newton", problem, 1e-11, from_afar=afar) for afar in (False, True)]
+    start = jnp.zeros_like(case.centre) + 0.3
+    together, apart = (jax.jit(s.run)(start, scale, case.centre, case.data) for s in solvers)
+    gradient = scale * problem.gradient(apart.params, case.data) + apart.params - case.centre
+    assert np.max(np.abs(gradient)) < 1e-11
+    np.testing.assert_allclose(apart.params, together.params, atol=1e-9)
+    # Samples that were done earlier are not stepped again.
+    assert apart.state.iter_num == together.state.iter_num
+    assert np.any(apart.params != together.params)
+
+
 @pytest.fixture(scope="module")
 def one_token():
     """The map of one token with σ(x) = x: it minimises scale (x² − fit)² + (x − centre)²/2."""
