@@ -8,12 +8,11 @@ replicates − 1 degrees of freedom, should be 95 %. Pooled over the points, it 
 for each output. Also measures the relative standard error of E' at figure 1's point at the default
 cost.
 
-Prints a table, writes JSON beside this script, and exits 1 if an output falls outside.
+Prints a table, writes results/error_bars.json, and exits 1 if an output falls outside.
 """
 
 import argparse
 import concurrent.futures
-import json
 import math
 import multiprocessing
 import pathlib
@@ -25,13 +24,12 @@ import numpy as np
 from scipy.stats import t as student
 
 import jaxlora
+from measure import FIGURE_1, FIGURE_3, results_file, save
 
 SAMPLES, REPLICATES = 2**14, 8
 LONG_RUNS, LONG_FACTOR = 8, 8  # of the reference: other seeds, each with more samples
 DEFAULT_SEEDS = 4  # at figure 1's point, at the default cost
 LOW, HIGH = 0.92, 0.98
-FIGURE_1 = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5, "alpha_ft": 3.0}
-FIGURE_3 = {"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5, "alpha_ft": 3.0}
 POINTS: dict[str, dict[str, Any]] = {
     "figure 1": FIGURE_1 | {"lam": 0.05, "lam_ft": 0.2},
     "figure 1, more noise": FIGURE_1 | {"delta": 2.0, "lam": 0.1, "lam_ft": 1.0},
@@ -86,8 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
-    default = pathlib.Path(__file__).with_suffix(".json")
-    parser.add_argument("--output", type=pathlib.Path, default=default)
+    parser.add_argument("--output", type=pathlib.Path, default=results_file("error_bars"))
     parsed = parser.parse_args()
 
     context = multiprocessing.get_context("spawn")
@@ -133,7 +130,7 @@ def main() -> int:
         "failed": failed,
         "figure_1_relative_stderr": figure_1,
     }
-    parsed.output.write_text(json.dumps(summary, indent=1))
+    save(summary, parsed.output)
     return int(bool(outside))
 
 

@@ -12,7 +12,7 @@ each with 2^12 samples and holds the outcome to four claims:
   changes its minimum (switched share < 0.1 %), at least 98 % converge;
 - every other failure is listed with its cause.
 
-Prints a table, writes JSON beside this script, and exits 1 if a claim fails.
+Prints a table, writes results/robustness.json, and exits 1 if a claim fails.
 """
 
 import argparse
@@ -31,6 +31,7 @@ import numpy as np
 
 import jaxlora
 from jaxlora.report import parameters_of, to_json
+from measure import results_file, save
 
 SAMPLES, REPLICATES = 2**12, 4
 RANGES = {
@@ -163,7 +164,7 @@ def report(outcomes: list[dict[str, Any]], output: pathlib.Path) -> bool:
             )
             print(f"{flag} {verdict['cause']}\n       {shown}")
             failures.append({"parameters": outcome["parameters"], **verdict})
-    output.write_text(json.dumps({"summary": summary, "failures": failures}, indent=1))
+    save({"summary": summary, "failures": failures}, output)
     return bool(not broken and share >= SHARE)
 
 
@@ -173,8 +174,7 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    default = pathlib.Path(__file__).with_suffix(".json")
-    parser.add_argument("--output", type=pathlib.Path, default=default)
+    parser.add_argument("--output", type=pathlib.Path, default=results_file("robustness"))
     parsed = parser.parse_args()
     outcomes = solve_all(draw_points(parsed.points, parsed.seed), parsed.workers)
     return int(not report(outcomes, parsed.output))

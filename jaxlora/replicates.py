@@ -81,38 +81,13 @@ def pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
 def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Options) -> Finetuned:
     """Solve the fine-tuning on every replicate from all starts and keep the lowest energy."""
 
-    def fields(inputs):
+    def fields_of(inputs):
         order, student, draws, pool = inputs
         return training_fields(task, order, student, draws, pool, options)
 
     inputs = (pretrained.order, pretrained.student, samples.train, samples.pool)
-    side_fields = jax.lax.map(fields, inputs)
-
-    starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
-
-    def solve(guesses, inputs):
-        """Every branch on one replicate's draws, and their solutions to start the next one from."""
-
-        def solve_from(guess):
-            return finetuning.solve_state_evolution(task, *inputs, guess, options)
-
-        def solve_branch(last, inputs):
-            start, guess = inputs
-            # Branches that met on the draws before would meet again.
-            met = jnp.all(jnp.abs(guess - last[0]) <= MET * jnp.abs(guess))
-            solution = jax.lax.cond(met, lambda: last[1], lambda: solve_from(guess))
-            # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
-            usable = (solution.result == Result.CONVERGED) & (solution.order[0] > LEAST_GUESS)
-            return (guess, solution), (jnp.where(usable, solution.order, start), solution)
-
-        shapes = jax.eval_shape(solve_from, starts[0])
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(solve_branch, (jnp.zeros_like(starts[0]), nothing), (starts, guesses))[
-            1
-        ]
-
-    _, branches = jax.lax.scan(solve, starts, (side_fields, samples.train))
-    branches = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), branches)
+    side_fields = jax.lax.map(fields_of, inputs)
+    branches = _solve_branches(task, side_fields, samples.train, options)
     results = jax.vmap(worst)(branches.result)
     lowest = _lowest(branches.energy.mean(1))
     solution = jax.tree.map(lambda x: x[lowest], branches)
@@ -151,6 +126,38 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
     values = eqx.tree_at(lambda f: [b.result for b in f.branches], values, list(results))
     status = _status(solution, values.replicon, stderr.replicon)
     return Finetuned(values, stderr, status)
+
+
+def _solve_branches(task, side_fields, draws, options) -> finetuning.FinetuningSolution:
+    """The solutions from every start on every replicate, of leading axes (starts, replicates).
+
+    Each replicate starts from the solutions of the one before; where two of those met, they would
+    meet again, and one is solved.
+    """
+    starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
+
+    def solve_replicate(guesses, inputs):
+        fields, draws = inputs
+
+        def solve(guess):
+            return finetuning.solve_state_evolution(task, fields, draws, guess, options)
+
+        def solve_branch(last, inputs):
+            start, guess = inputs
+            last_guess, last_solution = last
+            met = jnp.all(jnp.abs(guess - last_guess) <= MET * jnp.abs(guess))
+            solution = jax.lax.cond(met, lambda: last_solution, lambda: solve(guess))
+            # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
+            usable = (solution.result == Result.CONVERGED) & (solution.order[0] > LEAST_GUESS)
+            return (guess, solution), (jnp.where(usable, solution.order, start), solution)
+
+        shapes = jax.eval_shape(solve, starts[0])
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        blank = (jnp.zeros_like(starts[0]), nothing)
+        return jax.lax.scan(solve_branch, blank, (starts, guesses))[1]
+
+    _, solutions = jax.lax.scan(solve_replicate, starts, (side_fields, draws))
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), solutions)
 
 
 def _given_pretraining(task: Task, samples: Samples) -> Pretrained:

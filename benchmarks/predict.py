@@ -1,0 +1,187 @@
+"""One prediction of both stages at figure 1's point: time, memory and error, against two peers.
+
+usage: python benchmarks/predict.py [--repeats N]
+
+- `paper`: the method of the paper's appendix D: one SciPy minimisation a sample from its centre
+  (BFGS, with the exact gradient), fresh draws in each of 250 damped iterations, 3·10⁴ samples. A
+  few hundred minimisations are timed at the solution, and scaled to their number.
+- `bfgs`: ours, with vmapped jaxopt.BFGS in place of our proximal solver, a quarter of the samples.
+- `default`: ours, 2¹⁵ samples in all.
+
+Each runs in a process of its own: `cold` is everything from its start to the printed number, with
+`cache` the same where JAX's persistent compilation cache is filled. Writes results/predict.json.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import scipy.optimize
+
+from measure import FIGURE_1, print_table, results_file, save, seconds
+
+POINT = FIGURE_1 | {"lam": 0.05, "lam_ft": 0.2}
+SAMPLES = {"default": 2**15, "bfgs": 2**13}
+PAPER_SAMPLES, PAPER_ITERATIONS, SLICE = 30_000, 250, 300
+
+
+def predict_once(name: str, repeats: int) -> None:
+    """Solve in this process, and print what it took as JSON."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    import jaxlora
+
+    task = jaxlora.Task(**POINT)
+    solver = "bfgs" if name == "bfgs" else "newton"
+
+    def predict():
+        return jaxlora.predict(task, samples=SAMPLES[name], options=jaxlora.Options(solver=solver))
+
+    start = time.perf_counter()
+    prediction = predict()
+    first = time.perf_counter() - start
+    error, stderr = prediction.finetuning.test_error, prediction.stderr.finetuning.test_error
+    print(
+        json.dumps(
+            {
+                "first_call": first,
+                "warm": seconds(predict, repeats) if repeats else None,
+                "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "test_error": float(error),
+                "relative_stderr": float(stderr / error),
+            }
+        )
+    )
+
+
+def in_new_process(name: str, repeats: int, cache: str | None = None) -> dict[str, float]:
+    """`predict_once` in a process of its own, with the wall time of the process."""
+    environment = dict(os.environ)
+    if cache:
+        environment |= {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+    command = [sys.executable, __file__, "--run", name, "--repeats", str(repeats)]
+    start = time.perf_counter()
+    output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(output.stdout) | {"process": time.perf_counter() - start}
+
+
+def paper_seconds() -> dict[str, float]:
+    """Seconds of the paper's method, from a slice of its minimisations at figure 1's solution."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    import jaxlora
+    from jaxlora import finetuning, pretraining
+    from jaxlora.execution import draw_samples
+    from jaxlora.options import Options
+    from jaxlora.replicates import training_fields
+
+    task, options = jaxlora.Task(**POINT), Options()
+    prediction = jaxlora.predict(task, samples=2**13)
+    pre, fine = prediction.pretraining, prediction.finetuning
+    draws = jax.tree.map(lambda x: x[0], draw_samples(task, SLICE, 1, 0, options).train)
+    order = jax.numpy.stack([pre.Q, pre.M, pre.V])
+    x = finetuning.to_noise(jax.numpy.stack([fine.q, fine.m, fine.v]))
+    fields = training_fields(task, order, None, draws, None, options)
+    first = pretraining.StateEvolution(task, draws, options)
+    second = finetuning.StateEvolution(task, fields, draws, options)
+    stages = {
+        "pretraining": (
+            first.fields(order)[1],
+            float(order[2]),
+            first.data(order),
+            pretraining_objective,
+        ),
+        "finetuning": (second.centre(x), float(x[2]), second.data(x), finetuning_objective),
+    }
+    result = {}
+    for stage, (centre, scale, data, plain) in stages.items():
+        centre, data = np.asarray(centre), jax.tree.map(np.asarray, data)
+        start = time.perf_counter()
+        for i in range(SLICE):
+            sample = jax.tree.map(lambda a, i=i: a[..., i], data)
+            scipy.optimize.minimize(
+                plain, centre[:, i], (scale, centre[:, i], sample), jac=True, method="BFGS"
+            )
+        each = (time.perf_counter() - start) / SLICE
+        result[stage] = each * PAPER_SAMPLES * PAPER_ITERATIONS
+    return result
+
+
+def _loss_and_gradient(a, y):
+    """|σ(a) − y|²_F of the row-wise softmax and its gradient, for one sample."""
+    p = np.exp(a - a.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    d = p - y
+    return np.sum(d * d), 2 * p * (d - np.sum(p * d, 1, keepdims=True))
+
+
+def pretraining_objective(x, scale, centre, y):
+    """−V Ψ of one sample and its gradient, x the packed field over √s."""
+    tokens = len(y)
+    rows, columns = np.triu_indices(tokens)
+    root = np.where(rows == columns, 2**0.5, 1.0)
+    a = np.zeros((tokens, tokens))
+    a[rows, columns] = a[columns, rows] = root * x
+    loss, g = _loss_and_gradient(a, y)
+    gradient = (g + g.T)[rows, columns] / root
+    return scale * loss + 0.5 * np.sum((x - centre) ** 2), scale * gradient + x - centre
+
+
+def finetuning_objective(x, scale, centre, data):
+    """−v ψ of one sample and its gradient, x = χ."""
+    offset, y = data
+    loss, g = _loss_and_gradient(offset + np.outer(x, x), y)
+    gradient = (g + g.T) @ x
+    return scale * loss + 0.5 * np.sum((x - centre) ** 2), scale * gradient + x - centre
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--run", choices=SAMPLES, help="only solve, in this process")
+    parsed = parser.parse_args()
+    if parsed.run:
+        predict_once(parsed.run, parsed.repeats)
+        return
+
+    ours = in_new_process("default", parsed.repeats)
+    peer = in_new_process("bfgs", 1)
+    cold = in_new_process("default", 0)["process"]
+    with tempfile.TemporaryDirectory() as cache:
+        in_new_process("default", 0, cache)
+        cached = in_new_process("default", 0, cache)["process"]
+    paper = sum(paper_seconds().values())
+    per_sample = ours["warm"] / SAMPLES["default"]
+    rows = [
+        {"method": "paper (scaled from a slice)", "samples": PAPER_SAMPLES, "warm_s": paper},
+        {"method": "ours, jaxopt.BFGS", "samples": SAMPLES["bfgs"], "warm_s": peer["warm"]},
+        {"method": "ours, default", "samples": SAMPLES["default"], "warm_s": ours["warm"]},
+    ]
+    for row in rows:
+        row["ratio_per_sample"] = row["warm_s"] / row["samples"] / per_sample
+    summary = {
+        "cold_s": cold,
+        "cold_with_cache_s": cached,
+        "peak_MB": ours["peak_MB"],
+        "relative_stderr": ours["relative_stderr"],
+        "ratio_to_paper": paper / ours["warm"],
+    }
+    print_table(rows)
+    print_table([summary])
+    save({"methods": rows, **summary}, results_file("predict"))
+
+
+if __name__ == "__main__":
+    main()

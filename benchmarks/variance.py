@@ -1,0 +1,90 @@
+"""Sampling errors of the estimators at equal numbers of samples.
+
+usage: python benchmarks/variance.py [--seeds N] [--samples N]
+
+Standard errors with plain Monte Carlo, with scrambled Sobol points, and with Sobol points averaged
+by regression weights (the default): each the root mean square over seeds of what the scatter of 8
+replicates gives. Writes results/variance.json.
+"""
+
+import argparse
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxlora
+from jaxlora.execution import draw_samples
+from jaxlora.prediction import _predict
+from measure import FIGURE_1, FIGURE_3, print_table, results_file, save, seconds
+
+REPLICATES = 8
+OUTPUTS = ("m_hat", "v_hat", "test_error", "overlap", "replicon")
+POINTS: dict[str, dict[str, Any]] = {
+    "figure 1": FIGURE_1 | {"lam": 0.05, "lam_ft": 0.2},
+    "figure 3, reused": FIGURE_3 | {"lam": 0.03, "lam_ft": 0.5, "reuse": True},
+    "hardest": FIGURE_3 | {"lam": 0.1, "lam_ft": 0.2},
+}
+ESTIMATORS = {
+    "monte_carlo": ("monte_carlo", False),
+    "sobol": ("sobol", False),
+    "default": ("sobol", True),
+}
+
+
+def with_uniform_weights(samples):
+    """The same draws, averaged plainly."""
+    return eqx.tree_at(
+        lambda s: (s.train.weights, s.test.weights),
+        samples,
+        replace_fn=lambda w: jnp.full_like(w, 1 / w.shape[-1]),
+    )
+
+
+def measure(task: jaxlora.Task, estimator: str, samples: int, seeds: int) -> dict[str, float]:
+    """Root mean square over seeds of the standard errors, and the seconds a solve takes."""
+    sampling, weighted = ESTIMATORS[estimator]
+    options = jaxlora.Options(sampling=sampling)
+
+    def solve(seed):
+        drawn = draw_samples(task, samples, REPLICATES, seed, options)
+        return _predict(task, drawn if weighted else with_uniform_weights(drawn), options)
+
+    errors = [[getattr(solve(s).stderr.finetuning, o) for o in OUTPUTS] for s in range(seeds)]
+    rms = np.sqrt(np.mean(np.square(np.array(errors, float)), axis=0))
+    return dict(zip(OUTPUTS, rms.tolist(), strict=True)) | {"seconds": seconds(lambda: solve(0))}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=2**14)
+    parsed = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+
+    rows, ratios = [], []
+    for point, parameters in POINTS.items():
+        task = jaxlora.Task(**parameters)
+        measured = {e: measure(task, e, parsed.samples, parsed.seeds) for e in ESTIMATORS}
+        rows += [{"point": point, "estimator": e} | numbers for e, numbers in measured.items()]
+        ours = measured["default"]
+        for peer in ("monte_carlo", "sobol"):
+            variance = {o: (measured[peer][o] / ours[o]) ** 2 for o in OUTPUTS}
+            cost = measured[peer]["seconds"] / ours["seconds"]
+            # At equal cost a slower estimator has fewer samples.
+            equal = {o: ratio * cost for o, ratio in variance.items()}
+            ratios.append({"point": point, "variance of": peer} | equal)
+    print_table(rows)
+    print("\nvariance over that of the default, at equal cost")
+    print_table(ratios)
+    save(
+        {"samples": parsed.samples, "standard_errors": rows, "variance_ratios": ratios},
+        results_file("variance"),
+    )
+
+
+if __name__ == "__main__":
+    main()
