@@ -14,11 +14,13 @@ CREATED := $(VENV)/.stamp-created
 INSTALLED := $(VENV)/.stamp-installed
 INSTALLED_TEST := $(VENV)/.stamp-installed-test
 INSTALLED_DEV := $(VENV)/.stamp-installed-dev
+INSTALLED_BENCH := $(VENV)/.stamp-installed-bench
+BENCHMARKS := predict proximal variance scaling error_bars robustness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help predict test test-slow lint format clean distclean
+.PHONY: help predict test test-slow bench lint format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -34,6 +36,10 @@ test: $(INSTALLED_TEST) ## run the default test suite
 
 test-slow: $(INSTALLED_TEST) ## run the tests marked slow
 	$(VENV_PYTHON) -m pytest -m slow $(PYTEST_ARGS)
+
+bench: $(INSTALLED_BENCH) ## run every benchmark (about an hour); results go to benchmarks/results
+	status=0; for name in $(BENCHMARKS); do \
+	  echo "== $$name"; $(VENV_PYTHON) benchmarks/$$name.py || status=1; done; exit $$status
 
 lint: $(INSTALLED_DEV) ## check style, formatting and types
 	$(VENV)/bin/ruff check .
@@ -74,3 +80,8 @@ $(INSTALLED_DEV): $(CREATED) pyproject.toml
 	@echo 'Installing jaxlora with its development tools into $(VENV); the first time, this downloads them.'
 	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $(INSTALLED) $(INSTALLED_TEST) $@
+
+$(INSTALLED_BENCH): $(CREATED) pyproject.toml
+	@echo 'Installing jaxlora with what its benchmarks need into $(VENV); the first time, this downloads it.'
+	$(PIP_INSTALL) --editable '.[bench]'
+	@touch $(INSTALLED) $@

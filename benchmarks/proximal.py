@@ -1,0 +1,121 @@
+"""Proximal maps per second of every solver, with the share that reached gradient 1e-8.
+
+usage: python benchmarks/proximal.py [--samples N] [--repeats N]
+
+Both stages with softmax, from the centre χ̃ or z̃, at scales V or v of 1, 5, 25 and 125. Ours, and
+vmapped jaxopt and optimistix solvers (on a quarter of the samples), against Newton's method in a
+loop compiled by Numba over all cores, the machine's limit. Writes results/proximal.json.
+"""
+
+import argparse
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+
+import compiled_loop
+from jaxlora.activations import as_activation
+from jaxlora.proximal import FinetuningProblem, PretrainingProblem, make_solver
+from jaxlora.symmetric import identity_like, packed_size, positions
+from measure import print_table, results_file, save, seconds
+
+SCALES, TOKENS = (1.0, 5.0, 25.0, 125.0), (2, 3, 4)
+STAGES = ("pretraining", "finetuning")
+SOLVERS = ("compiled loop", "ours", "jaxopt.BFGS", "jaxopt.LBFGS", "optimistix.BFGS")
+TOLERANCE = 1e-8
+CENTRE_SIZE, SPIKE = 0.8, 0.6  # √Q or √q, and m
+
+
+def draw(stage: str, tokens: int, samples: int, seed: int = 0):
+    """Problem, centre (n, samples) and data, of the size they have at figure 1's parameters."""
+    rng = np.random.default_rng(seed)
+    softmax = as_activation("softmax")
+    size = packed_size(tokens)
+    teacher, student = jnp.asarray(rng.standard_normal((2, size, samples)))
+    pretraining = PretrainingProblem(softmax, tokens)
+    field = 1.5 * pretraining.field(teacher)
+    if stage == "pretraining":
+        centre = SPIKE * teacher + (CENTRE_SIZE**2 - SPIKE**2) ** 0.5 * student
+        return pretraining, centre, softmax(field)
+    spike, noise = jnp.asarray(rng.standard_normal((2, tokens, samples)))
+    centre = SPIKE * spike + (CENTRE_SIZE**2 - SPIKE**2) ** 0.5 * noise
+    offset = CENTRE_SIZE * pretraining.field(student) - CENTRE_SIZE**2 * identity_like(field)
+    target = softmax(field + spike[:, None] * spike[None] - identity_like(field))
+    return FinetuningProblem(softmax, tokens), centre, (offset, target)
+
+
+def optimistix_bfgs(problem, centre, scale, data):
+    """Minimisers by vmapped optimistix.BFGS."""
+    solver = optimistix.BFGS(rtol=1e-9, atol=1e-9)
+
+    def one(centre, data):
+        def objective(x, _):
+            return problem.objective(x, scale, centre, data)
+
+        return optimistix.minimise(objective, solver, centre, max_steps=500, throw=False).value
+
+    return jax.vmap(one, in_axes=-1, out_axes=-1)(centre, data)
+
+
+def by_name(name: str, problem, centre, scale, data):
+    """A function of no arguments that returns the minimisers (n, samples)."""
+    if name == "compiled loop":
+        pre = isinstance(problem, PretrainingProblem)
+        target = data if pre else data[1]
+        offset = target if pre else data[0]
+        arrays = [np.ascontiguousarray(np.moveaxis(x, -1, 0)) for x in (centre, offset, target)]
+        centre, offset, target = arrays
+        place = positions(problem.tokens)
+        arguments = (0 if pre else 1, centre, scale, centre, offset, target, place, TOLERANCE)
+        return lambda: compiled_loop.minimise(*arguments).T
+    if name == "optimistix.BFGS":
+        solve = jax.jit(lambda c, d: optimistix_bfgs(problem, c, scale, d))
+        return lambda: solve(centre, data)
+    known = {"ours": "newton", "jaxopt.BFGS": "bfgs", "jaxopt.LBFGS": "lbfgs"}
+    solver = make_solver(known[name], problem, TOLERANCE, from_afar=True)
+    run = jax.jit(lambda c, d: solver.run(c, jnp.asarray(scale), c, d).params)
+    return lambda: run(centre, data)
+
+
+def measure(name: str, stage: str, tokens: int, scale: float, samples: int, repeats: int):
+    """Proximal maps per second, and the share whose gradient is below the tolerance."""
+    fast = name in ("ours", "compiled loop")
+    problem, centre, data = draw(stage, tokens, samples if fast else samples // 4)
+    solve = by_name(name, problem, centre, scale, data)
+    x = jnp.asarray(solve())
+    gradient = scale * problem.gradient(x, data) + x - centre
+    reached = jnp.max(jnp.abs(gradient), axis=0) <= TOLERANCE
+    return {
+        "stage": stage,
+        "tokens": tokens,
+        "scale": scale,
+        "solver": name,
+        "per_second": centre.shape[-1] / seconds(solve, repeats if fast else 1),
+        "reached": float(jnp.mean(reached)),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=int, default=2**13)
+    parser.add_argument("--repeats", type=int, default=5)
+    parsed = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+
+    rows: list[dict[str, Any]] = []
+    for stage, tokens, scale in itertools.product(STAGES, TOKENS, SCALES):
+        runs = [
+            measure(name, stage, tokens, scale, parsed.samples, parsed.repeats) for name in SOLVERS
+        ]
+        limit = runs[0]["per_second"]
+        rows += [run | {"limit_over_this": limit / run["per_second"]} for run in runs]
+    print_table(rows)
+    save({"samples": parsed.samples, "runs": rows}, results_file("proximal"))
+
+
+if __name__ == "__main__":
+    main()
