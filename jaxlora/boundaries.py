@@ -30,7 +30,9 @@ PARAMETERS = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", 
 Observed = tuple[jax.Array, jax.Array, jax.Array]
 Curve = Callable[[float], tuple[float, float, Result]]
 ACCURACY = 1e-5  # of roots, relative
-APART = 1e-3  # |Δq| + |Δm| from which two fixed points are different ones
+# |Δq| + |Δm| from which two fixed points are different ones. On frozen draws a single sample's
+# choice of minimum makes two of one, 1e-3 apart; from where a branch splits, Δ² ~ distance.
+APART = 1e-2
 
 
 class Boundary(NamedTuple):

@@ -434,7 +434,7 @@ def test_converges_where_the_replicon_is_below_one_and_not_where_it_is_above(
     solved = jaxlora.solve_finetuning(task, samples=2**14, throw=False).values
     data = drawn(task, 1000)
     evolution = paired_evolution(task, data)
-    x = jnp.stack([solved.q, solved.m, solved.v])
+    x = to_noise(jnp.stack([solved.q, solved.m, solved.v]))
     X = response(evolution.problem, evolution.search(x).x, x[2], evolution.data(x))
     replicon = float(3 * x[2] ** 2 * evolution.draws.mean(jnp.sum(X * X, axis=(0, 1))))
     assert replicon < 0.6 if stable else replicon > 2

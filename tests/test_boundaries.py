@@ -81,7 +81,9 @@ def test_fixed_points_part_at_the_boundary_only():
         informed, uninformed = solved.values.branches
         return abs(float(informed.q - uninformed.q)) + abs(float(informed.m - uninformed.m))
 
-    assert distance(found.value * (1 + 1e-3)) < 1e-3 < distance(found.value * (1 - 1e-3))
+    # One of 4096 samples in its other minimum keeps fixed points that have met 1e-3 apart.
+    assert distance(found.value * (1 + 1e-3)) < 1e-2
+    assert distance(found.value * (1 - 1e-3)) > 0.1
     assert found.lower == ("informed" if found.energy_gap < 0 else "uninformed")
 
 
