@@ -13,6 +13,7 @@ from jaxlora.proximal import (
     SOLVERS,
     FinetuningProblem,
     PretrainingProblem,
+    _newton,
     finetuning_starts,
     global_minimum,
     local_minimum,
@@ -339,6 +340,24 @@ def test_slowest_samples_go_on_by_themselves(stage):
     # Samples that were done earlier are not stepped again.
     assert apart.state.iter_num == together.state.iter_num
     assert np.any(apart.params != together.params)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_large_batches_are_solved_in_chunks(stage, monkeypatch):
+    monkeypatch.setattr(_newton, "CHUNK", 64)
+    problem, scale = problem_of(stage, "softmax", 2), 25.0
+    case = case_of(stage, "softmax", 2, scale, 150)
+    solver = make_solver("newton", problem, 1e-11)
+    found = jax.jit(solver.run)(case.centre, scale, case.centre, case.data)
+    assert found.params.shape == case.centre.shape
+    last = solver.run(
+        case.centre[:, 128:], scale, case.centre[:, 128:], sample_of(case.data, np.s_[128:])
+    )
+    np.testing.assert_allclose(found.params[:, 128:], last.params, atol=1e-10)
+    gradient = scale * problem.gradient(found.params, case.data) + found.params - case.centre
+    np.testing.assert_allclose(found.state.error, np.max(np.abs(gradient), axis=0), atol=1e-13)
+    assert np.max(found.state.error) < 1e-11
+    assert found.state.iter_num >= last.state.iter_num
 
 
 @pytest.fixture(scope="module")

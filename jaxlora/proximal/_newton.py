@@ -12,6 +12,7 @@ from ._problems import Problem
 
 SLOWEST = 8  # one sample in so many may go on by itself
 LARGE = 512  # samples of a batch for which that pays
+CHUNK = 4096  # samples solved at a time on a CPU, whose caches hold what so many need
 
 
 class State(NamedTuple):
@@ -56,6 +57,16 @@ class Newton(eqx.Module):
 
     def run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         """Minimise from `init` (n, samples); returns params (n, samples) and the state."""
+        samples = init.shape[-1]
+        if jax.default_backend() != "cpu" or samples <= CHUNK:
+            return self._run(init, scale, centre, data)
+        chunks = jax.tree.map(_chunked, (init, centre, data))
+        steps = jax.lax.map(lambda chunk: self._run(chunk[0], scale, *chunk[1:]), chunks)
+        x = jnp.moveaxis(steps.params, 0, -2).reshape(init.shape[0], -1)[:, :samples]
+        error = steps.state.error.reshape(-1)[:samples]
+        return OptStep(x, State(jnp.max(steps.state.iter_num), error))
+
+    def _run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         samples = init.shape[-1]
         few = samples // SLOWEST if self.from_afar and samples >= LARGE else 0
         gradient = scale * self.problem.gradient(init, data) + (init - centre)
@@ -104,6 +115,13 @@ class Newton(eqx.Module):
             scale * self.problem.gradient(x, data) + (x - centre),
             jnp.where(accept, jnp.where(shift < 0.1, 0.0, shift / 8), 4 * shift + 0.5),
         )
+
+
+def _chunked(x: jax.Array) -> jax.Array:
+    """Chunks (K, ..., CHUNK) of x (..., samples), the last filled up with copies of a sample."""
+    missing = -x.shape[-1] % CHUNK
+    filled = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], mode="edge")
+    return jnp.moveaxis(filled.reshape(*x.shape[:-1], -1, CHUNK), -2, 0)
 
 
 def _take(tree, index):
