@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .fixed_point import relative_size, solve_fixed_point
-from .proximal import Minimum, changed_share, first_branches
+from .proximal import LocalMinima, Minimum, changed_share, first_branches
 from .results import Result
 
 ROUNDS = 64
@@ -42,8 +42,8 @@ class BranchedMap(eqx.Module):
         """Points (K, n, samples) from which to look for all minima at x."""
 
     @abc.abstractmethod
-    def descend(self, x: jax.Array, starts: jax.Array) -> jax.Array:
-        """The local minima (K, n, samples) at x that `starts` lead to."""
+    def descend(self, x: jax.Array, starts: jax.Array) -> LocalMinima:
+        """The local minima at x that `starts` (K, n, samples) lead to."""
 
     @abc.abstractmethod
     def lowest(self, x: jax.Array, minima: jax.Array) -> Minimum:
@@ -51,7 +51,7 @@ class BranchedMap(eqx.Module):
 
     def search(self, x: jax.Array) -> Minimum:
         """The global minima at x, from all starts."""
-        return self.lowest(x, self.descend(x, self.starts(x)))
+        return self.lowest(x, self.descend(x, self.starts(x)).x)
 
 
 class BranchedFixedPoint(eqx.Module):
@@ -81,7 +81,7 @@ class BranchedFixedPoint(eqx.Module):
 
 
 class _Search(eqx.Module):
-    """All local minima found last, and the point x at which they were sought from scratch."""
+    """All local minima found last, and where every sample was started from everywhere, or NaN."""
 
     minima: jax.Array
     origin: jax.Array
@@ -90,7 +90,9 @@ class _Search(eqx.Module):
         """The minima at x: from those known where x is near the origin, else from scratch."""
         nearby = jnp.all(jnp.abs(x - self.origin) <= NEARBY * jnp.abs(self.origin))
         starts = jax.lax.cond(nearby, lambda: self.minima, lambda: function.starts(x))
-        return _Search(function.descend(x, starts), jnp.where(nearby, self.origin, x))
+        found = function.descend(x, starts)
+        origin = jnp.where(nearby, self.origin, jnp.where(found.everywhere, x, jnp.nan))
+        return _Search(found.x, origin)
 
 
 def solve_on_branches(

@@ -12,6 +12,7 @@ from .options import Options
 from .proximal import (
     FinetuningProblem,
     Known,
+    LocalMinima,
     Minimum,
     blend,
     finetuning_starts,
@@ -97,9 +98,16 @@ class StateEvolution(BranchedMap):
             self.teacher_field,
         )
 
-    def descend(self, x, starts) -> jax.Array:
+    def descend(self, x, starts) -> LocalMinima:
         """The local minima that `starts` lead to."""
-        return local_minima(self.solver(from_afar=True), starts, x[2], self.centre(x), self.data(x))
+        return local_minima(
+            self.solver(from_afar=True),
+            starts,
+            x[2],
+            self.centre(x),
+            self.data(x),
+            exhaustive=self.options.exhaustive,
+        )
 
     def lowest(self, x, minima) -> Minimum:
         """prox: the lowest of the local minima, for every sample."""

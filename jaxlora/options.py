@@ -17,6 +17,7 @@ class Options:
     - `sampling`: "sobol" (scrambled) or "monte_carlo"; `precision`: "float64" or "float32".
     - `method`: fixed-point iteration, "newton" or the paper's "damped" with the step `damping`.
     - `solver`: of the proximal maps, "newton" (ours), "bfgs" or "lbfgs" (jaxopt's).
+    - `exhaustive`: look for further minima of every sample, even where a pilot eighth has none.
     - `tol`: undamped residual that counts as converged; `max_iterations`: map evaluations.
     - `jump_tol`: largest residual that taking all proximal minima anew may leave.
     - `verbose`: log every iteration to stderr.
@@ -27,6 +28,7 @@ class Options:
     method: str = "newton"
     damping: float = 1.0
     solver: str = "newton"
+    exhaustive: bool = False
     tol: float = 1e-10
     proximal_tol: float = 1e-11
     jump_tol: float = 1e-2

@@ -11,6 +11,7 @@ from .laws import conditional_variance, correlated, root
 from .options import Options
 from .proximal import (
     Known,
+    LocalMinima,
     Minimum,
     PretrainingProblem,
     blend,
@@ -73,10 +74,15 @@ class StateEvolution(BranchedMap):
         field = self.problem.field(teacher)
         return pretraining_starts(self.task.activation, x[2], centre, field)
 
-    def descend(self, x, starts) -> jax.Array:
+    def descend(self, x, starts) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
-            self.solver(from_afar=True), starts, x[2], self.fields(x)[1], self.data(x)
+            self.solver(from_afar=True),
+            starts,
+            x[2],
+            self.fields(x)[1],
+            self.data(x),
+            exhaustive=self.options.exhaustive,
         )
 
     def lowest(self, x, minima) -> Minimum:

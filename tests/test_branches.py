@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxlora.branches import BranchedMap, solve_on_branches
-from jaxlora.proximal import Minimum
+from jaxlora.proximal import LocalMinima, Minimum
 from jaxlora.results import Result
 
 THRESHOLDS = jnp.asarray((np.arange(20_000) + 0.5) / 20_000)  # uniform on (0, 1)
@@ -31,7 +31,8 @@ class Switching(BranchedMap):
         return jnp.zeros((2, 1, self.thresholds.size))
 
     def descend(self, x, starts):
-        return jnp.stack([jnp.zeros_like(starts[0]), jnp.ones_like(starts[0])])
+        both = jnp.stack([jnp.zeros_like(starts[0]), jnp.ones_like(starts[0])])
+        return LocalMinima(both, jnp.array(True))
 
     def lowest(self, x, minima):
         zero = jnp.zeros(())

@@ -16,6 +16,7 @@ from jaxlora.proximal import (
     _newton,
     finetuning_starts,
     global_minimum,
+    local_minima,
     local_minimum,
     make_solver,
     pretraining_starts,
@@ -23,6 +24,7 @@ from jaxlora.proximal import (
     response_trace,
     solve,
 )
+from jaxlora.proximal._global import PILOT
 
 SAMPLES = 20
 STAGES = ("pretraining", "finetuning")
@@ -350,9 +352,8 @@ def test_large_batches_are_solved_in_chunks(stage, monkeypatch):
     solver = make_solver("newton", problem, 1e-11)
     found = jax.jit(solver.run)(case.centre, scale, case.centre, case.data)
     assert found.params.shape == case.centre.shape
-    last = solver.run(
-        case.centre[:, 128:], scale, case.centre[:, 128:], sample_of(case.data, np.s_[128:])
-    )
+    centre, data = sample_of((case.centre, case.data), np.s_[128:])
+    last = solver.run(centre, scale, centre, data)
     np.testing.assert_allclose(found.params[:, 128:], last.params, atol=1e-10)
     gradient = scale * problem.gradient(found.params, case.data) + found.params - case.centre
     np.testing.assert_allclose(found.state.error, np.max(np.abs(gradient), axis=0), atol=1e-13)
@@ -415,6 +416,31 @@ def test_map_with_one_minimum_is_continuous(one_token):
     np.testing.assert_allclose(found.x[0], np.concatenate(wells), rtol=1e-10)
     assert found.switched_share == 0
     assert found.competing_share == 0
+
+
+@pytest.mark.parametrize("wells", [1, 2])
+def test_pilot_decides_whether_the_other_samples_are_searched_from_everywhere(wells):
+    """Of many samples with one well or two, the first part all have one well or all have two."""
+    scale, samples = 1.0, 4 * PILOT
+    part = np.arange(samples) < PILOT
+    fits = np.where(part == (wells == 2), 2.0, 0.2)
+    centre = 0.02
+    assert len(double_well(scale, 2.0, centre)[0]) == 3
+    assert len(double_well(scale, 0.2, centre)[0]) == 1
+    problem = FinetuningProblem(as_activation("identity"), 1)
+    fields = jnp.asarray(fits)[None, None]
+    data = (jnp.zeros_like(fields), fields)
+    starts = jnp.stack([jnp.full((1, samples), -1.0), jnp.full((1, samples), 1.0)])
+    solver = make_solver("newton", problem)
+    centres = jnp.full((1, samples), centre)
+    found = jax.jit(functools.partial(local_minima, solver))(starts, scale, centres, data)
+    assert found.everywhere == (wells == 2)
+    x = np.asarray(found.x)[:, 0]
+    residual = 4 * scale * x * (x**2 - fits) + x - centre
+    np.testing.assert_allclose(residual, 0, atol=1e-9)
+    # Two minima are told apart where both starts were used.
+    assert np.array_equal(x[0] < x[1] - 0.1, (fits == 2) & (part | (wells == 2)))
+    assert np.array_equal(x[0] == x[1], ~part & (wells == 1))
 
 
 DERIVED = [("pretraining", "softmax", 2), ("finetuning", "softmax", 3), ("finetuning", "tanh", 2)]

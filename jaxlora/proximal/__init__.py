@@ -1,6 +1,7 @@
 """Proximal maps of both stages, Prox and prox of theory section 3, with their derivatives."""
 
 from ._global import (
+    LocalMinima,
     Minimum,
     changed_share,
     first_branches,
@@ -36,6 +37,7 @@ __all__ = [
     "SOLVERS",
     "FinetuningProblem",
     "Known",
+    "LocalMinima",
     "Minimum",
     "Newton",
     "OptStep",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ._implicit import Known, local_minimum
 
 CROSSING_DISTANCE = 0.5  # of the centres' spread, within which two minima count as competing
+PILOT, PARTS = 512, 8  # a search decides on so many samples, or one part, about the other parts
 
 
 class Minimum(NamedTuple):
@@ -25,39 +26,89 @@ class Minimum(NamedTuple):
     largest_gradient: jax.Array
 
 
-def local_minima(solver, starts, scale, centre, data) -> jax.Array:
-    """The local minima (K, n, samples) that `solver` reaches from `starts`, without derivatives."""
-    frozen = jax.lax.stop_gradient((scale, centre, data))
-    return jax.lax.map(
-        lambda start: local_minimum(solver, start, *frozen)[0], jax.lax.stop_gradient(starts)
-    )
+class LocalMinima(NamedTuple):
+    """Local minima x (K, n, samples) that K starts led to, the first start's first.
+
+    `everywhere`: whether all samples were started from all points, or only the first of them, none
+    of which had competing minima; then the others' minima are K copies of the first start's.
+    """
+
+    x: jax.Array
+    everywhere: jax.Array
+
+
+def local_minima(solver, starts, scale, centre, data, *, exhaustive=False) -> LocalMinima:
+    """The local minima that `solver` reaches from `starts` (K, n, samples), without derivatives.
+
+    Where the first of the samples, `PILOT` at least, have no competing minima, the first start does
+    for the others, unless the search is to be `exhaustive`.
+    """
+    starts, scale, centre, data = jax.lax.stop_gradient((starts, scale, centre, data))
+    parts = 1 if exhaustive else _parts(centre.shape[-1])
+
+    def split(x):
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
+
+    def descend(everywhere, part):
+        pilot, starts, centre, data = part
+
+        def from_start(k, minima):
+            return minima.at[k].set(local_minimum(solver, starts[k], scale, centre, data)[0])
+
+        count = jnp.where(everywhere, len(starts), 1)
+        minima = jax.lax.fori_loop(0, count, from_start, starts)
+        minima = jnp.where(everywhere, minima, minima[:1])
+        best, competing = _compare(solver.problem, minima, scale, centre, data)
+        found = jnp.any(competing | (best != 0))
+        return jnp.where(pilot, found, everywhere), minima
+
+    pilot = jnp.arange(parts) == 0
+    inputs = (pilot, *jax.tree.map(split, (starts, centre, data)))
+    everywhere, minima = jax.lax.scan(descend, jnp.array(True), inputs)
+    minima = jnp.moveaxis(minima, 0, -2).reshape(starts.shape)
+    return LocalMinima(minima, everywhere | (parts == 1))
+
+
+def _parts(samples: int) -> int:
+    """Into how many equal parts of at least `PILOT` samples a search is divided."""
+    most = max(1, min(PARTS, samples // PILOT))
+    return next(parts for parts in range(most, 0, -1) if samples % parts == 0)
 
 
 def lowest_minimum(problem, minima, scale, centre, data) -> Minimum:
     """The lowest of the local `minima` (K, n, samples) of each sample."""
     minima, *frozen = jax.lax.stop_gradient((minima, scale, centre, data))
-    values = jax.lax.map(lambda x: problem.objective(x, *frozen), minima)
+    best, competing = _compare(problem, minima, *frozen)
+    known = Minimum(
+        jnp.take_along_axis(minima, best[None, None], axis=0)[0],
+        jnp.mean(competing, dtype=minima.dtype),
+        jnp.mean(best != 0, dtype=minima.dtype),
+        jnp.zeros((), minima.dtype),
+    )
+    return follow_minimum(Known(problem), known, scale, centre, data)
+
+
+def _compare(problem, minima, scale, centre, data) -> tuple[jax.Array, jax.Array]:
+    """Which of the minima (K, n, samples) is lowest, and where another is about to be."""
+    values = jax.lax.map(lambda x: problem.objective(x, scale, centre, data), minima)
     # A start that ends beside a minimum already found has found nothing.
     eps = jnp.finfo(values.dtype).eps
     margin = 1e3 * eps**0.75 * (1 + jnp.abs(values[0]))
     best = jnp.where(jnp.min(values, axis=0) < values[0] - margin, jnp.argmin(values, axis=0), 0)
-    init = jnp.take_along_axis(minima, best[None, None], axis=0)[0]
+    lowest = jnp.take_along_axis(minima, best[None, None], axis=0)
     # Moving the centre by gap/distance makes two minima change places; where that is a large part
     # of what the centres span, no sample nearby jumps.
-    distance = jnp.sqrt(jnp.sum((minima - init[None]) ** 2, axis=1))
+    distance = jnp.sqrt(jnp.sum((minima - lowest) ** 2, axis=1))
     gap = values - jnp.min(values, axis=0, keepdims=True)
-    apart = distance > 10 * eps**0.25 * (1 + jnp.sqrt(jnp.sum(init**2, axis=0)))[None]
-    near = gap < CROSSING_DISTANCE * distance * jnp.sqrt(jnp.mean(frozen[1] ** 2))
-    switched_share = jnp.mean(best != 0, dtype=values.dtype)
-    competing_share = jnp.mean(jnp.any(apart & near, axis=0), dtype=values.dtype)
-    known = Minimum(init, competing_share, switched_share, jnp.zeros((), values.dtype))
-    return follow_minimum(Known(problem), known, scale, centre, data)
+    apart = distance > 10 * eps**0.25 * (1 + jnp.sqrt(jnp.sum(lowest[0] ** 2, axis=0)))[None]
+    near = gap < CROSSING_DISTANCE * distance * jnp.sqrt(jnp.mean(centre**2))
+    return best, jnp.any(apart & near, axis=0)
 
 
 def global_minimum(solver, starts, scale, centre, data) -> Minimum:
     """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
     minima = local_minima(solver, starts, scale, centre, data)
-    return lowest_minimum(solver.problem, minima, scale, centre, data)
+    return lowest_minimum(solver.problem, minima.x, scale, centre, data)
 
 
 def follow_minimum(solver, known: Minimum, scale, centre, data) -> Minimum:
