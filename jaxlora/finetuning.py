@@ -164,7 +164,7 @@ class StateEvolution(BranchedMap):
     def replicon(self, x, minimum: Minimum) -> jax.Array:
         """The replicon (78) where x is a fixed point."""
         X = response(self.problem, minimum.x, x[2], self.data(x))
-        norm = mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1)), minimum.competing_share)
+        norm = mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1)))
         return finetuning_replicon(self.task.alpha_ft, norm, x[2])
 
     def train_error(self, x, minimum: Minimum) -> jax.Array:

@@ -134,7 +134,7 @@ class StateEvolution(BranchedMap):
         conjugates = self.conjugates(x, minimum)
         return pretraining_replicon(
             self.task.alpha,
-            mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1)), minimum.competing_share),
+            mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1))),
             conjugates.V,
             *truncation(self.task, conjugates),
             self.task.kappa0,

@@ -248,7 +248,7 @@ def test_the_tail_of_a_cusp_is_averaged_right():
     rng = np.random.default_rng(0)
     replicates = np.array([cusp_norms(rng, 2**13) for _ in range(64)])
     estimates = np.array(
-        [mean_response_norm(plain_draws(2**13), jnp.asarray(x), 0.01) for x in replicates]
+        [mean_response_norm(plain_draws(2**13), jnp.asarray(x)) for x in replicates]
     )
     stderr = estimates.std(ddof=1) / 8
     expected = cusp_mean()
@@ -258,12 +258,29 @@ def test_the_tail_of_a_cusp_is_averaged_right():
     assert estimates.std() < 0.5 * replicates.mean(1).std()
 
 
-def test_where_no_minima_compete_the_mean_is_plain():
+def test_without_a_heavy_tail_the_mean_is_plain():
     norm = jnp.asarray(np.random.default_rng(0).exponential(size=100))
-    draws = plain_draws(100)
-    np.testing.assert_allclose(mean_response_norm(draws, norm, 0.0), norm.mean(), rtol=1e-12)
-    few = mean_response_norm(plain_draws(4), norm[:4], 0.5)
+    np.testing.assert_allclose(mean_response_norm(plain_draws(100), norm), norm.mean(), rtol=1e-12)
+    few = mean_response_norm(plain_draws(4), norm[:4])
     np.testing.assert_allclose(few, norm[:4].mean(), rtol=1e-12)
+    equal = mean_response_norm(plain_draws(100), jnp.ones(100))
+    np.testing.assert_allclose(equal, 1, rtol=1e-12)
+
+
+def test_a_tail_that_has_not_begun_is_not_extrapolated():
+    """A light bulk and, with probability 1e-4, a Pareto variable of index 5/4 above 4."""
+    rng = np.random.default_rng(0)
+    replicates = rng.gamma(2.0, 0.2, (256, 2**12))
+    rare = rng.uniform(size=replicates.shape) < 1e-4
+    replicates[rare] = 4 * (1 + rng.pareto(5 / 4, rare.sum()))
+    expected = 0.4 * (1 - 1e-4) + 20 * 1e-4
+    estimates = np.array(
+        [mean_response_norm(plain_draws(2**12), x) for x in jnp.asarray(replicates)]
+    )
+    # What is cut off is far below the scatter of a replicate, and of that of eight together.
+    bias = estimates.mean() - expected
+    assert abs(bias) < 0.5 * estimates.std() / 8**0.5
+    assert estimates.std() < 0.8 * replicates.mean(1).std()
 
 
 @pytest.mark.parametrize(
