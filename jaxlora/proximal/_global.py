@@ -107,7 +107,7 @@ def _compare(problem, minima, scale, centre, data) -> tuple[jax.Array, jax.Array
 
 def global_minimum(solver, starts, scale, centre, data) -> Minimum:
     """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
-    minima = local_minima(solver, starts, scale, centre, data)
+    minima = local_minima(solver, starts, scale, centre, data, exhaustive=True)
     return lowest_minimum(solver.problem, minima.x, scale, centre, data)
 
 
