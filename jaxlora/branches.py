@@ -42,8 +42,8 @@ class BranchedMap(eqx.Module):
         """Points (K, n, samples) from which to look for all minima at x."""
 
     @abc.abstractmethod
-    def descend(self, x: jax.Array, starts: jax.Array) -> LocalMinima:
-        """The local minima at x that `starts` (K, n, samples) lead to."""
+    def descend(self, x: jax.Array, starts: jax.Array, everywhere: bool | jax.Array) -> LocalMinima:
+        """The local minima at x that `starts` (K, n, samples) lead to (see `local_minima`)."""
 
     @abc.abstractmethod
     def lowest(self, x: jax.Array, minima: jax.Array) -> Minimum:
@@ -51,7 +51,7 @@ class BranchedMap(eqx.Module):
 
     def search(self, x: jax.Array) -> Minimum:
         """The global minima at x, from all starts."""
-        return self.lowest(x, self.descend(x, self.starts(x)).x)
+        return self.lowest(x, self.descend(x, self.starts(x), True).x)
 
 
 class BranchedFixedPoint(eqx.Module):
@@ -81,18 +81,27 @@ class BranchedFixedPoint(eqx.Module):
 
 
 class _Search(eqx.Module):
-    """All local minima found last, and where every sample was started from everywhere, or NaN."""
+    """All local minima found last, and the point x at which all starts were used on every sample.
 
-    minima: jax.Array
+    That is NaN as long as neither a pilot nor a change of minima has shown that any compete. Once
+    one has, all starts are used to the end: rounds that used them in turn would jump to and fro.
+    """
+
+    found: LocalMinima
     origin: jax.Array
 
     def renewed(self, function: BranchedMap, x: jax.Array) -> "_Search":
         """The minima at x: from those known where x is near the origin, else from scratch."""
         nearby = jnp.all(jnp.abs(x - self.origin) <= NEARBY * jnp.abs(self.origin))
-        starts = jax.lax.cond(nearby, lambda: self.minima, lambda: function.starts(x))
-        found = function.descend(x, starts)
-        origin = jnp.where(nearby, self.origin, jnp.where(found.everywhere, x, jnp.nan))
-        return _Search(found.x, origin)
+        starts = jax.lax.cond(nearby, lambda: self.found.x, lambda: function.starts(x))
+        found = function.descend(x, starts, self.found.everywhere)
+        origin = jnp.where(found.everywhere & ~nearby, x, self.origin)
+        return _Search(found, origin)
+
+    def widened(self, competing: jax.Array) -> "_Search":
+        """The same, to use all starts from now on where minima are known to compete."""
+        everywhere = self.found.everywhere | competing
+        return eqx.tree_at(lambda search: search.found.everywhere, self, everywhere)
 
 
 def solve_on_branches(
@@ -135,7 +144,7 @@ def solve_on_branches(
             **options,
         )
         search = search.renewed(function, solved.value)
-        found_new = function.lowest(solved.value, search.minima)
+        found_new = function.lowest(solved.value, search.found.x)
         # What weighs the forms of Stein's lemma must settle, or the rounds could alternate.
         settles = ~plain & (rounds >= PATIENT_ROUNDS // 2)
         share = jnp.where(settles, found.competing_share, found_new.competing_share)
@@ -151,6 +160,7 @@ def solve_on_branches(
             jnp.maximum(found_new.switched_share, changed_share(minimum_new, found_new)),
             found_new.largest_gradient,
         )
+        search = search.widened(end.switched_share > 0)
         ratio = end.switching_jump / held.switching_jump
         failed = ~plain & (ratio > jnp.where(rounds < PATIENT_ROUNDS, 2.0, 0.5))
         worse = failed & (ratio > 1) & ~is_done(end, jump_tol)
@@ -174,8 +184,9 @@ def solve_on_branches(
     zero, unknown = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
     minima = jax.eval_shape(function.starts, x)
     # Near no x, so that the first search is from scratch.
-    search = _Search(jnp.zeros(minima.shape, minima.dtype), jnp.full_like(x, jnp.nan))
-    nowhere = first_branches(search.minima[0])
+    nothing = LocalMinima(jnp.zeros(minima.shape, minima.dtype), jnp.array(False))
+    search = _Search(nothing, jnp.full_like(x, jnp.nan))
+    nowhere = first_branches(nothing.x[0])
     blank = BranchedFixedPoint(x, unknown, jnp.zeros((), int), unknown, zero, zero)
     start = (blank, nowhere, nowhere, jnp.zeros_like(x), search, 0, 0)
     return jax.lax.while_loop(busy, body, start)[:2]

@@ -98,7 +98,7 @@ class StateEvolution(BranchedMap):
             self.teacher_field,
         )
 
-    def descend(self, x, starts) -> LocalMinima:
+    def descend(self, x, starts, everywhere) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
             self.solver(from_afar=True),
@@ -106,7 +106,7 @@ class StateEvolution(BranchedMap):
             x[2],
             self.centre(x),
             self.data(x),
-            exhaustive=self.options.exhaustive,
+            self.options.exhaustive or everywhere,
         )
 
     def lowest(self, x, minima) -> Minimum:

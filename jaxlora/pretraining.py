@@ -74,7 +74,7 @@ class StateEvolution(BranchedMap):
         field = self.problem.field(teacher)
         return pretraining_starts(self.task.activation, x[2], centre, field)
 
-    def descend(self, x, starts) -> LocalMinima:
+    def descend(self, x, starts, everywhere) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
             self.solver(from_afar=True),
@@ -82,7 +82,7 @@ class StateEvolution(BranchedMap):
             x[2],
             self.fields(x)[1],
             self.data(x),
-            exhaustive=self.options.exhaustive,
+            self.options.exhaustive or everywhere,
         )
 
     def lowest(self, x, minima) -> Minimum:

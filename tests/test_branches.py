@@ -30,7 +30,7 @@ class Switching(BranchedMap):
     def starts(self, x):
         return jnp.zeros((2, 1, self.thresholds.size))
 
-    def descend(self, x, starts):
+    def descend(self, x, starts, everywhere):
         both = jnp.stack([jnp.zeros_like(starts[0]), jnp.ones_like(starts[0])])
         return LocalMinima(both, jnp.array(True))
 
@@ -63,6 +63,29 @@ def test_finds_the_root_where_the_map_is_made_of_jumps(slope):
     np.testing.assert_allclose(solved.value, [root], atol=1.5 * left + slope / 20_000 + 1e-9)
 
 
+class Misleading(Switching):
+    """Searched from the first start alone, samples end on the other side of their threshold."""
+
+    def descend(self, x, starts, everywhere):
+        alone = jnp.where(self.thresholds < x[0], 0.0, 1.0)[None]
+        both = super().descend(x, starts, everywhere).x
+        return LocalMinima(jnp.where(everywhere, both, alone[None]), jnp.asarray(everywhere))
+
+
+def test_minima_that_change_are_sought_from_everywhere():
+    solved, _ = solve_on_branches(
+        Misleading(lambda x, share: 1 + 0.3 * x - 3 * share, THRESHOLDS),
+        jnp.array([0.1]),
+        lambda x: jnp.all(x >= 0),
+        tol=1e-10,
+        jump_tol=1e-2,
+        floor=1e-3,
+        max_iterations=500,
+    )
+    assert solved.result(1e-10, 1e-2) == Result.CONVERGED
+    np.testing.assert_allclose(solved.value, [1 / 3.7], atol=1e-3)
+
+
 def test_what_jumps_over_the_root_is_not_called_converged():
     # All samples switch at once, and the root lies within the jump.
     solved, _ = solve_on_branches(
@@ -87,9 +110,9 @@ def test_all_minima_are_sought_from_scratch_only_after_a_long_move():
             jax.debug.callback(lambda x: scratch.append(float(x[0])), x)
             return super().starts(x)
 
-        def descend(self, x, starts):
+        def descend(self, x, starts, everywhere):
             jax.debug.callback(lambda x: searches.append(float(x[0])), x)
-            return super().descend(x, starts)
+            return super().descend(x, starts, everywhere)
 
     solve_on_branches(
         Counting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS),

@@ -433,7 +433,7 @@ def test_pilot_decides_whether_the_other_samples_are_searched_from_everywhere(we
     starts = jnp.stack([jnp.full((1, samples), -1.0), jnp.full((1, samples), 1.0)])
     solver = make_solver("newton", problem)
     centres = jnp.full((1, samples), centre)
-    found = jax.jit(functools.partial(local_minima, solver))(starts, scale, centres, data)
+    found = jax.jit(functools.partial(local_minima, solver))(starts, scale, centres, data, False)
     assert found.everywhere == (wells == 2)
     x = np.asarray(found.x)[:, 0]
     residual = 4 * scale * x * (x**2 - fits) + x - centre

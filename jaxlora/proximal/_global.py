@@ -37,14 +37,16 @@ class LocalMinima(NamedTuple):
     everywhere: jax.Array
 
 
-def local_minima(solver, starts, scale, centre, data, *, exhaustive=False) -> LocalMinima:
+def local_minima(
+    solver, starts, scale, centre, data, everywhere: bool | jax.Array = True
+) -> LocalMinima:
     """The local minima that `solver` reaches from `starts` (K, n, samples), without derivatives.
 
-    Where the first of the samples, `PILOT` at least, have no competing minima, the first start does
-    for the others, unless the search is to be `exhaustive`.
+    Unless the search is to be `everywhere`, the first start does for all samples but a pilot, the
+    first `PILOT` of them at least, where the pilot has no competing minima.
     """
     starts, scale, centre, data = jax.lax.stop_gradient((starts, scale, centre, data))
-    parts = 1 if exhaustive else _parts(centre.shape[-1])
+    parts = 1 if everywhere is True else _parts(centre.shape[-1])
 
     def split(x):
         return jnp.moveaxis(x.reshape(*x.shape[:-1], parts, -1), -2, 0)
@@ -55,18 +57,16 @@ def local_minima(solver, starts, scale, centre, data, *, exhaustive=False) -> Lo
         def from_start(k, minima):
             return minima.at[k].set(local_minimum(solver, starts[k], scale, centre, data)[0])
 
-        count = jnp.where(everywhere, len(starts), 1)
+        count = jnp.where(everywhere | pilot, len(starts), 1)
         minima = jax.lax.fori_loop(0, count, from_start, starts)
-        minima = jnp.where(everywhere, minima, minima[:1])
+        minima = jnp.where(everywhere | pilot, minima, minima[:1])
         best, competing = _compare(solver.problem, minima, scale, centre, data)
-        found = jnp.any(competing | (best != 0))
-        return jnp.where(pilot, found, everywhere), minima
+        return everywhere | (pilot & jnp.any(competing | (best != 0))), minima
 
     pilot = jnp.arange(parts) == 0
     inputs = (pilot, *jax.tree.map(split, (starts, centre, data)))
-    everywhere, minima = jax.lax.scan(descend, jnp.array(True), inputs)
-    minima = jnp.moveaxis(minima, 0, -2).reshape(starts.shape)
-    return LocalMinima(minima, everywhere | (parts == 1))
+    everywhere, minima = jax.lax.scan(descend, jnp.asarray(everywhere) | (parts == 1), inputs)
+    return LocalMinima(jnp.moveaxis(minima, 0, -2).reshape(starts.shape), everywhere)
 
 
 def _parts(samples: int) -> int:
@@ -107,7 +107,7 @@ def _compare(problem, minima, scale, centre, data) -> tuple[jax.Array, jax.Array
 
 def global_minimum(solver, starts, scale, centre, data) -> Minimum:
     """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
-    minima = local_minima(solver, starts, scale, centre, data, exhaustive=True)
+    minima = local_minima(solver, starts, scale, centre, data)
     return lowest_minimum(solver.problem, minima.x, scale, centre, data)
 
 
