@@ -39,17 +39,21 @@ class Switching(BranchedMap):
         return Minimum(jnp.where(self.thresholds < x[0], minima[1], minima[0]), zero, zero, zero)
 
 
-def solve(slope, tol=1e-10):
-    """x = 1 + 0.3 x − slope · share."""
+def solve_map(function, start=0.1, tol=1e-10, max_iterations=500):
     return solve_on_branches(
-        Switching(lambda x, share: 1 + 0.3 * x - slope * share, THRESHOLDS),
-        jnp.array([0.1]),
+        function,
+        jnp.array([start]),
         lambda x: jnp.all(x >= 0),
         tol=tol,
         jump_tol=1e-2,
         floor=1e-3,
-        max_iterations=500,
+        max_iterations=max_iterations,
     )[0]
+
+
+def solve(slope, tol=1e-10):
+    """x = 1 + 0.3 x − slope · share."""
+    return solve_map(Switching(lambda x, share: 1 + 0.3 * x - slope * share, THRESHOLDS), tol=tol)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.5, 3.0, 8.0])
@@ -73,30 +77,15 @@ class Misleading(Switching):
 
 
 def test_minima_that_change_are_sought_from_everywhere():
-    solved, _ = solve_on_branches(
-        Misleading(lambda x, share: 1 + 0.3 * x - 3 * share, THRESHOLDS),
-        jnp.array([0.1]),
-        lambda x: jnp.all(x >= 0),
-        tol=1e-10,
-        jump_tol=1e-2,
-        floor=1e-3,
-        max_iterations=500,
-    )
+    solved = solve_map(Misleading(lambda x, share: 1 + 0.3 * x - 3 * share, THRESHOLDS))
     assert solved.result(1e-10, 1e-2) == Result.CONVERGED
     np.testing.assert_allclose(solved.value, [1 / 3.7], atol=1e-3)
 
 
 def test_what_jumps_over_the_root_is_not_called_converged():
     # All samples switch at once, and the root lies within the jump.
-    solved, _ = solve_on_branches(
-        Switching(lambda x, share: 1 - share + 0 * x, jnp.array([0.5])),
-        jnp.array([0.1]),
-        lambda x: jnp.all(x >= 0),
-        tol=1e-10,
-        jump_tol=1e-2,
-        floor=1e-3,
-        max_iterations=200,
-    )
+    function = Switching(lambda x, share: 1 - share + 0 * x, jnp.array([0.5]))
+    solved = solve_map(function, max_iterations=200)
     assert solved.result(1e-10, 1e-2) in (Result.SWITCHING, Result.NOT_CONVERGED)
     assert solved.iterations <= 200
     assert solved.switching_jump > 0.1
@@ -114,15 +103,7 @@ def test_all_minima_are_sought_from_scratch_only_after_a_long_move():
             jax.debug.callback(lambda x: searches.append(float(x[0])), x)
             return super().descend(x, starts, everywhere)
 
-    solve_on_branches(
-        Counting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS),
-        jnp.array([0.1]),
-        lambda x: jnp.all(x >= 0),
-        tol=1e-10,
-        jump_tol=1e-2,
-        floor=1e-3,
-        max_iterations=500,
-    )
+    solve_map(Counting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS))
     jax.effects_barrier()
     origin, expected = np.nan, []
     for x in searches:
