@@ -75,7 +75,7 @@ def by_name(name: str, problem, centre, scale, data):
         solve = jax.jit(lambda c, d: optimistix_bfgs(problem, c, scale, d))
         return lambda: solve(centre, data)
     known = {"ours": "newton", "jaxopt.BFGS": "bfgs", "jaxopt.LBFGS": "lbfgs"}
-    solver = make_solver(known[name], problem, TOLERANCE, from_afar=True)
+    solver = make_solver(known[name], problem, TOLERANCE)
     run = jax.jit(lambda c, d: solver.run(c, jnp.asarray(scale), c, d).params)
     return lambda: run(centre, data)
 

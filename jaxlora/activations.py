@@ -4,12 +4,36 @@ Matrices are (T, T, ...): one sample, or any number of samples on the trailing a
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from .symmetric import identity_like
+
+
+class RowHessian(NamedTuple):
+    """∂²|σ(a) − y|²_F/∂a_ri∂a_rj of a row-wise σ: diag(d_r) + b_r c_rᵀ + c_r b_rᵀ for each row r.
+
+    Shapes (T, T, ...), indexed [r, i].
+    """
+
+    diagonal: jax.Array
+    left: jax.Array
+    right: jax.Array
+
+    def matrices(self) -> jax.Array:
+        """The rows' Hessians (T, T, T, ...), indexed [r, i, j]."""
+        outer = self.left[:, :, None] * self.right[:, None]
+        diagonal = identity_like(self.diagonal)[None] * self.diagonal[:, :, None]
+        return diagonal + outer + jnp.swapaxes(outer, 1, 2)
+
+    def times(self, x: jax.Array) -> jax.Array:
+        """Each row's Hessian times x (T, ...), (T, T, ...)."""
+        along_left = jnp.sum(self.left * x[None], axis=1, keepdims=True)
+        along_right = jnp.sum(self.right * x[None], axis=1, keepdims=True)
+        return self.diagonal * x[None] + self.left * along_right + self.right * along_left
 
 
 class Activation(eqx.Module):
@@ -43,8 +67,8 @@ class Activation(eqx.Module):
         """Whether σ acts on each row alone and `row_hessian` gives the second derivatives."""
         return type(self).row_hessian is not Activation.row_hessian
 
-    def row_hessian(self, a: jax.Array, y: jax.Array) -> jax.Array:
-        """∂²|σ(a) − y|²_F/∂a_ri∂a_rj of a row-wise σ, (T, T, T, ...) indexed [r, i, j]."""
+    def row_hessian(self, a: jax.Array, y: jax.Array) -> RowHessian:
+        """The second derivatives of |σ(a) − y|²_F for a row-wise σ."""
         raise TypeError(f"activation {self.name!r} declares no row structure")
 
 
@@ -59,16 +83,14 @@ class Softmax(Activation):
         d = p - y
         return 2 * p * (d - jnp.sum(p * d, axis=1, keepdims=True))
 
-    def row_hessian(self, a: jax.Array, y: jax.Array) -> jax.Array:
+    def row_hessian(self, a: jax.Array, y: jax.Array) -> RowHessian:
         # With J = diag(p) − p pᵀ the row's Hessian 2 J J + 2 Σ_k d_k ∂²p_k collapses to
         # 2 [diag(u) − p uᵀ − u pᵀ + |p|² p pᵀ],  u = p ∘ (p + d − p·d).
         p = self(a)
         d = p - y
         u = p * (p + d - jnp.sum(p * d, axis=1, keepdims=True))
         w = 0.5 * jnp.sum(p * p, axis=1, keepdims=True) * p - u
-        outer = p[:, :, None] * w[:, None, :]
-        diagonal = identity_like(a)[None] * u[:, :, None]
-        return 2 * (diagonal + outer + jnp.swapaxes(outer, 1, 2))
+        return RowHessian(2 * u, p, 2 * w)
 
 
 class Identity(Activation):
@@ -80,9 +102,9 @@ class Identity(Activation):
     def gradient(self, a: jax.Array, y: jax.Array) -> jax.Array:
         return 2 * (self(a) - y) / a.shape[0]
 
-    def row_hessian(self, a: jax.Array, y: jax.Array) -> jax.Array:
-        tokens = a.shape[0]
-        return jnp.broadcast_to(2 * identity_like(a)[None] / tokens**2, (tokens, *a.shape))
+    def row_hessian(self, a: jax.Array, y: jax.Array) -> RowHessian:
+        zero = jnp.zeros_like(a)
+        return RowHessian(zero + 2 / a.shape[0] ** 2, zero, zero)
 
 
 def _softmax(a: jax.Array) -> jax.Array:

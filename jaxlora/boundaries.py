@@ -190,8 +190,8 @@ def _collapse(task: Task, samples: Samples, options: Options):
 
     def threshold(draws):
         evolution = StateEvolution(task, draws, options)
-        origin = first_branches(jnp.zeros_like(evolution.fields(zero)[1]))
-        return collapse_threshold(task, evolution.conjugates(zero, origin))
+        origin = first_branches(jnp.zeros_like(draws.first))
+        return collapse_threshold(task, evolution.averages(zero, origin).conjugates)
 
     # No proximal map is solved: the many draws of the test averages are cheap.
     return mean_and_stderr(jax.lax.map(threshold, samples.test))

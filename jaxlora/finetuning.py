@@ -45,6 +45,16 @@ class SideFields(NamedTuple):
     student: jax.Array
 
 
+class Averages(NamedTuple):
+    """(q̂, m̂, v̂), by how much Stein's form of k differs from the one before (as a share of the
+    response), and |X|²_F of every sample's response X = L (I + v L)⁻¹, (n,).
+    """
+
+    conjugates: Conjugates
+    stein_gap: jax.Array
+    response_norms: jax.Array
+
+
 class StateEvolution(BranchedMap):
     """The fine-tuning's map (m, s, v) → (m, s, v) on frozen draws (one replicate).
 
@@ -57,30 +67,30 @@ class StateEvolution(BranchedMap):
     fields: SideFields
     draws: Draws
     options: Options = eqx.field(static=True)
+    teacher_field: jax.Array  # z* + χ*χ*ᵀ − I (T, T, n)
+    target: jax.Array  # its σ
+
+    def __init__(self, task: Task, fields: SideFields, draws: Draws, options: Options):
+        self.task, self.fields, self.draws, self.options = task, fields, draws, options
+        outer = draws.spike[:, None] * draws.spike[None]
+        self.teacher_field = fields.teacher + outer - identity_like(fields.teacher)
+        self.target = task.activation(self.teacher_field)
 
     @property
     def problem(self) -> FinetuningProblem:
         """What the proximal map minimises."""
         return FinetuningProblem(self.task.activation, self.task.tokens)
 
-    def solver(self, *, from_afar: bool = False):
-        """The solver of prox."""
-        return make_solver(
-            self.options.solver, self.problem, self.options.proximal_tol, from_afar=from_afar
-        )
-
     @property
-    def teacher_field(self) -> jax.Array:
-        """z* + χ*χ*ᵀ − I (T, T, n)."""
-        spike = self.draws.spike
-        field = self.fields.teacher
-        return field + spike[:, None] * spike[None] - identity_like(field)
+    def solver(self):
+        """The solver of prox."""
+        return make_solver(self.options.solver, self.problem, self.options.proximal_tol)
 
     def data(self, x) -> tuple[jax.Array, jax.Array]:
         """z − q I and the target σ(z* + χ*χ*ᵀ − I)."""
         m, s, _ = x
-        offset = self.fields.student - (m**2 + s**2) * identity_like(self.fields.student)
-        return offset, self.task.activation(self.teacher_field)
+        student = self.fields.student
+        return student - (m**2 + s**2) * identity_like(student), self.target
 
     def centre(self, x) -> jax.Array:
         """χ̃ = m χ* + s ζ, (T, n)."""
@@ -101,7 +111,7 @@ class StateEvolution(BranchedMap):
     def descend(self, x, starts, everywhere) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
-            self.solver(from_afar=True),
+            self.solver,
             starts,
             x[2],
             self.centre(x),
@@ -115,13 +125,13 @@ class StateEvolution(BranchedMap):
 
     def follow(self, x, minimum: Minimum) -> Minimum:
         """The proximal map on the branches of `minimum`."""
-        return follow_minimum(self.solver(), minimum, x[2], self.centre(x), self.data(x))
+        return follow_minimum(self.solver, minimum, x[2], self.centre(x), self.data(x))
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is prox."""
         known = Known(self.problem)
         minimum = follow_minimum(known, minimum, x[2], self.centre(x), self.data(x))
-        conjugates = self.conjugates(x, minimum)
+        conjugates = self.averages(x, minimum).conjugates
         _, m_hat, v_hat = conjugates
         v = x[2]
         # v̂ below −2λ' gives no v. There v = (1 − v v̂)/(2λ'), the same equation, leads on.
@@ -130,42 +140,34 @@ class StateEvolution(BranchedMap):
         value = order_parameters(self.task, conjugates)
         return jnp.where(2 * self.task.lam_ft + v_hat > 0, value, ahead)
 
-    def conjugates(self, x, minimum: Minimum) -> Conjugates:
-        """(q̂, m̂, v̂), written with γ = −(χ − χ̃)/v, the gradient of the loss at prox.
+    def averages(self, x, minimum: Minimum) -> Averages:
+        """What the equations average, written with γ = −(χ − χ̃)/v, the loss's gradient at prox.
 
-        So v = 0 is a regular point. With k = E Tr L (I + v L)⁻¹, L = ∇²_χ loss and
-        (m/v) Tr C = (m/v) T − m k; the term E χ*ᵀχ̃ = m T is exact.
+        So v = 0 is a regular point. k is E Tr L (I + v L)⁻¹ with L = ∇²_χ loss in Stein's form,
+        E γ·ζ/s before, and (m/v) Tr C = (m/v) T − m k; the term E χ*ᵀχ̃ = m T is exact.
+        ∂_q ψ = Tr Γ, from the explicit shift −q I alone, and γ = 2 Γ χ.
         """
-        m, alpha = x[0], self.task.alpha_ft
-        gamma = self.gamma(x, minimum)
-        stein, before = self.responses(x, minimum, gamma)
+        m, s, v = x
+        data, alpha = self.data(x), self.task.alpha_ft
+        force = self.problem.gamma(minimum.x, data)
+        gamma = 2 * jnp.sum(force * minimum.x[None], axis=1)
+        X = response(self.problem, minimum.x, v, data)
+        stein = self.draws.mean(jnp.trace(X))
+        noise = jnp.maximum(s, jnp.finfo(gamma.dtype).tiny)
+        before = self.draws.mean(_dot(gamma, self.draws.noise)) / noise
         k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
-        return Conjugates(
+        conjugates = Conjugates(
             alpha * self.draws.mean(_dot(gamma, gamma)),
             alpha * (m * k - self.draws.mean(_dot(self.draws.spike, gamma))),
-            alpha * (k - 2 * self.draws.mean(self.shift_force(x, minimum))),
+            alpha * (k - 2 * self.draws.mean(jnp.trace(force))),
         )
+        stein_gap = v * (stein - before) / self.task.tokens
+        return Averages(conjugates, stein_gap, jnp.sum(X * X, axis=(0, 1)))
 
-    def gamma(self, x, minimum: Minimum) -> jax.Array:
-        """The gradient of the loss at prox, (T, n)."""
-        return self.problem.gradient(minimum.x, self.data(x))
-
-    def shift_force(self, x, minimum: Minimum) -> jax.Array:
-        """∂_q ψ = Tr Γ of every sample: only the explicit shift −q I, (n,)."""
-        return jnp.trace(self.problem.gamma(minimum.x, self.data(x)))
-
-    def responses(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
-        """k in Stein's form E Tr L (I + v L)⁻¹ and in the form before, E γ·ζ/s."""
-        s = jnp.maximum(x[1], jnp.finfo(gamma.dtype).tiny)
-        before = self.draws.mean(_dot(gamma, self.draws.noise)) / s
-        X = response(self.problem, minimum.x, x[2], self.data(x))
-        return self.draws.mean(jnp.trace(X)), before
-
-    def replicon(self, x, minimum: Minimum) -> jax.Array:
-        """The replicon (78) where x is a fixed point."""
-        X = response(self.problem, minimum.x, x[2], self.data(x))
-        norm = mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1)))
-        return finetuning_replicon(self.task.alpha_ft, norm, x[2])
+    def replicon(self, v, averages: Averages) -> jax.Array:
+        """The replicon (78), from the averages at a fixed point."""
+        norm = mean_response_norm(self.draws, averages.response_norms)
+        return finetuning_replicon(self.task.alpha_ft, norm, v)
 
     def train_error(self, x, minimum: Minimum) -> jax.Array:
         """E'_train = E_R' |σ(z + χχᵀ − q I) − σ(z* + χ*χ*ᵀ − I)|² (20)."""
@@ -227,17 +229,17 @@ def solve_state_evolution(
     x = solved.value
     order = from_noise(x)
     train_error = evolution.train_error(x, minimum)
-    stein, before = evolution.responses(x, minimum, evolution.gamma(x, minimum))
+    averages = evolution.averages(x, minimum)
     # λ' q → 0 as λ' → ∞, where q ~ 1/λ'².
     ridge = jnp.where(jnp.isinf(task.lam_ft), 0.0, task.lam_ft * order[0])
     return FinetuningSolution(
         order,
-        evolution.conjugates(x, minimum),
+        averages.conjugates,
         train_error,
         task.alpha_ft * train_error + ridge,
-        evolution.replicon(x, minimum),
+        evolution.replicon(x[2], averages),
         solved,
-        x[2] * (stein - before) / task.tokens,
+        averages.stein_gap,
         solved.result(options.tol, options.jump_tol),
     )
 

@@ -22,13 +22,12 @@ from .proximal import (
     make_solver,
     pretraining_starts,
     response,
-    response_trace,
+    trace_of_response,
 )
 from .results import Result
 from .sampling import Draws
 from .spectrum import right_edge, truncated_moments
 from .stability import mean_response_norm, pretraining_replicon
-from .symmetric import packed_size
 from .tasks import Task
 
 
@@ -40,23 +39,38 @@ class Conjugates(NamedTuple):
     V: jax.Array
 
 
+class Averages(NamedTuple):
+    """(Q̂, M̂, V̂), by how much Stein's form of V̂ differs from the one before (as a share of the
+    response), and |X|²_F of every sample's response X = L (I + V L)⁻¹, (n,).
+    """
+
+    conjugates: Conjugates
+    stein_gap: jax.Array
+    response_norms: jax.Array
+
+
 class StateEvolution(BranchedMap):
     """The pre-training's map (Q, M, V) → (Q, M, V) on frozen draws (one replicate)."""
 
     task: Task
     draws: Draws
     options: Options = eqx.field(static=True)
+    target: jax.Array  # σ(z*) (T, T, n)
+
+    def __init__(self, task: Task, draws: Draws, options: Options):
+        self.task, self.draws, self.options = task, draws, options
+        teacher = jnp.sqrt(task.teacher_variance()) * draws.first
+        self.target = task.activation(self.problem.field(teacher))
 
     @property
     def problem(self) -> PretrainingProblem:
         """What the proximal map minimises."""
         return PretrainingProblem(self.task.activation, self.task.tokens)
 
-    def solver(self, *, from_afar: bool = False):
+    @property
+    def solver(self):
         """The solver of Prox."""
-        return make_solver(
-            self.options.solver, self.problem, self.options.proximal_tol, from_afar=from_afar
-        )
+        return make_solver(self.options.solver, self.problem, self.options.proximal_tol)
 
     def fields(self, x) -> tuple[jax.Array, jax.Array]:
         """z* and z̃ under Q (13), both packed and divided by √s, (L, n)."""
@@ -64,77 +78,63 @@ class StateEvolution(BranchedMap):
         A0 = self.task.teacher_variance()
         return correlated(A0, M, Q, self.draws.first, self.draws.second)
 
-    def data(self, x) -> jax.Array:
-        """The target σ(z*) (T, T, n)."""
-        return self.task.activation(self.problem.field(self.fields(x)[0]))
-
     def starts(self, x) -> jax.Array:
         """Points (K, L, n) from which to look for all minima."""
-        teacher, centre = self.fields(x)
-        field = self.problem.field(teacher)
-        return pretraining_starts(self.task.activation, x[2], centre, field)
+        return pretraining_starts(self.problem, x[2], *self.fields(x))
 
     def descend(self, x, starts, everywhere) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
-            self.solver(from_afar=True),
+            self.solver,
             starts,
             x[2],
             self.fields(x)[1],
-            self.data(x),
+            self.target,
             self.options.exhaustive or everywhere,
         )
 
     def lowest(self, x, minima) -> Minimum:
         """Prox: the lowest of the local minima, for every sample."""
-        return lowest_minimum(self.problem, minima, x[2], self.fields(x)[1], self.data(x))
+        return lowest_minimum(self.problem, minima, x[2], self.fields(x)[1], self.target)
 
     def follow(self, x, minimum: Minimum) -> Minimum:
         """Prox on the branches of `minimum`."""
-        return follow_minimum(self.solver(), minimum, x[2], self.fields(x)[1], self.data(x))
+        return follow_minimum(self.solver, minimum, x[2], self.fields(x)[1], self.target)
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is Prox."""
         known = Known(self.problem)
-        minimum = follow_minimum(known, minimum, x[2], self.fields(x)[1], self.data(x))
-        value = order_parameters(self.task, self.conjugates(x, minimum))
+        minimum = follow_minimum(known, minimum, x[2], self.fields(x)[1], self.target)
+        value = order_parameters(self.task, self.averages(x, minimum).conjugates)
         # An iterate that overshot to the collapsed state restarts from smaller values.
         return jnp.where(value[0] > 0, value, 0.25 * x)
 
-    def conjugates(self, x, minimum: Minimum) -> Conjugates:
-        """(Q̂, M̂, V̂), written with γ = −(h − z̃)/(V√s), the gradient of the loss at Prox.
+    def averages(self, x, minimum: Minimum) -> Averages:
+        """What the equations average, written with γ = −(h − z̃)/(V√s), the loss's gradient at Prox.
 
-        So V = 0 is a regular point.
+        So V = 0 is a regular point. V̂ is 2α E Tr L (I + V L)⁻¹ in Stein's form, 2α E γ·ζ/√B before.
         """
-        M = x[1]
-        g = self.draws.first
+        Q, M, V = x
         A0, alpha = self.task.teacher_variance(), self.task.alpha
-        gamma = self.gamma(x, minimum)
-        stein, before = self.V_hats(x, minimum, gamma)
-        V_hat = blend(minimum.competing_share, stein, before, g.shape[-1])
-        Q_hat = 2 * alpha * self.draws.mean(_dot(gamma, gamma))
-        M_hat = -2 * alpha * self.draws.mean(_dot(gamma, g)) / jnp.sqrt(A0) + M / A0 * V_hat
-        return Conjugates(Q_hat, M_hat, V_hat)
-
-    def gamma(self, x, minimum: Minimum) -> jax.Array:
-        """The gradient of the loss at Prox, (L, n)."""
-        return self.problem.gradient(minimum.x, self.data(x))
-
-    def V_hats(self, x, minimum: Minimum, gamma) -> tuple[jax.Array, jax.Array]:
-        """V̂ in Stein's form 2α E Tr L (I + V L)⁻¹ and in the form before, 2α E γ·ζ/√B."""
-        Q, M, _ = x
-        B = conditional_variance(self.task.teacher_variance(), M, Q)
+        gamma = self.problem.gradient(minimum.x, self.target)
+        X = response(self.problem, minimum.x, V, self.target)
+        stein = self.draws.mean(trace_of_response(X, V))
+        B = conditional_variance(A0, M, Q)
         before = self.draws.mean(_dot(gamma, self.draws.second)) / root(B)
-        stein = self.draws.mean(response_trace(self.problem, minimum.x, x[2], self.data(x)))
-        return 2 * self.task.alpha * stein, 2 * self.task.alpha * before
+        share = minimum.competing_share
+        V_hat = 2 * alpha * blend(share, stein, before, gamma.shape[-1])
+        Q_hat = 2 * alpha * self.draws.mean(_dot(gamma, gamma))
+        along = self.draws.mean(_dot(gamma, self.draws.first))
+        M_hat = -2 * alpha * along / jnp.sqrt(A0) + M / A0 * V_hat
+        stein_gap = V * (stein - before) / gamma.shape[0]
+        return Averages(Conjugates(Q_hat, M_hat, V_hat), stein_gap, jnp.sum(X * X, axis=(0, 1)))
 
-    def replicon(self, x, minimum: Minimum) -> jax.Array:
-        """The replicon (theory section 6) where x is a fixed point."""
-        X = response(self.problem, minimum.x, x[2], self.data(x))
-        conjugates = self.conjugates(x, minimum)
+    def replicon(self, averages: Averages) -> jax.Array:
+        """The replicon (theory section 6), from the averages at a fixed point."""
+        conjugates = averages.conjugates
         return pretraining_replicon(
             self.task.alpha,
-            mean_response_norm(self.draws, jnp.sum(X * X, axis=(0, 1))),
+            mean_response_norm(self.draws, averages.response_norms),
             conjugates.V,
             *truncation(self.task, conjugates),
             self.task.kappa0,
@@ -142,7 +142,7 @@ class StateEvolution(BranchedMap):
 
     def train_error(self, x, minimum) -> jax.Array:
         """E_train = E_R |σ(z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
-        return self.draws.mean(self.problem.loss(minimum, self.data(x)))
+        return self.draws.mean(self.problem.loss(minimum, self.target))
 
 
 def truncation(task: Task, conjugates: Conjugates) -> tuple[jax.Array, jax.Array]:
@@ -185,7 +185,8 @@ def solve_state_evolution(
     """
     zero = jnp.zeros_like(start)
     evolution = StateEvolution(task, draws, options)
-    at_zero = evolution.conjugates(zero, first_branches(jnp.zeros_like(evolution.fields(zero)[1])))
+    origin = first_branches(jnp.zeros_like(draws.first))
+    at_zero = evolution.averages(zero, origin).conjugates
     critical_lam = collapse_threshold(task, at_zero)
     collapsed = task.lam >= critical_lam
     # Where Ŵ = 0 the solve below is not used; a harmless λ lets it end at once.
@@ -205,10 +206,7 @@ def solve_state_evolution(
         jump_tol=options.jump_tol,
         **options.iteration,
     )
-    conjugates = evolution.conjugates(solved.value, minimum)
-    gamma = evolution.gamma(solved.value, minimum)
-    stein, before = evolution.V_hats(solved.value, minimum, gamma)
-    responses = 2 * task.alpha * packed_size(task.tokens)
+    averages = evolution.averages(solved.value, minimum)
     result = solved.result(options.tol, options.jump_tol)
 
     def choose(collapsed_value, value):
@@ -216,12 +214,12 @@ def solve_state_evolution(
 
     return PretrainingSolution(
         choose(zero, solved.value),
-        Conjugates(*map(choose, at_zero, conjugates)),
+        Conjugates(*map(choose, at_zero, averages.conjugates)),
         choose(0.0, minimum.x),
         critical_lam,
-        choose(0.0, evolution.replicon(solved.value, minimum)),
+        choose(0.0, evolution.replicon(averages)),
         solved,
-        choose(0.0, solved.value[2] * (stein - before) / responses),
+        choose(0.0, averages.stein_gap),
         choose(jnp.asarray(Result.COLLAPSED, result.dtype), result),
     )
 

@@ -47,7 +47,7 @@ def test_softmax_survives_large_arguments():
     a = jnp.array([[1e4, 0.0], [-1e4, -1e4]])
     np.testing.assert_array_equal(activation("softmax")(a), [[1, 0], [0.5, 0.5]])
     hessian = activation("softmax").row_hessian(a, jnp.eye(2))
-    assert np.all(np.isfinite(hessian))
+    assert np.all(np.isfinite(hessian.matrices()))
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -72,17 +72,28 @@ def test_row_hessian_is_the_whole_hessian(name, samples):
     full = per_sample(jax.jit(jax.hessian(plain_loss(name))), *samples)
     tokens = full.shape[0]
     expected = np.zeros_like(full)
-    rows = jax.jit(activation(name).row_hessian)(*samples)
+    rows = jax.jit(activation(name).row_hessian)(*samples).matrices()
     for r in range(tokens):
         expected[r, :, r] = rows[r]
     np.testing.assert_allclose(expected, full, rtol=1e-10, atol=1e-13)
+
+
+def test_row_hessian_times_a_vector_is_that_of_its_matrices(samples):
+    a, y = samples
+    rows = activation("softmax").row_hessian(a, y)
+    expected = np.einsum("rijn,jn->rin", rows.matrices(), a[0])
+    np.testing.assert_allclose(rows.times(a[0]), expected, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ROW_WISE)
 def test_single_samples_need_no_trailing_axis(name, samples):
     sigma = activation(name)
     one = [x[..., 0] for x in samples]
-    for method in (sigma.loss, sigma.gradient, sigma.row_hessian):
+
+    def row_hessians(a, y):
+        return sigma.row_hessian(a, y).matrices()
+
+    for method in (sigma.loss, sigma.gradient, row_hessians):
         np.testing.assert_allclose(method(*one), method(*samples)[..., 0], rtol=1e-13, atol=1e-16)
 
 
@@ -91,7 +102,7 @@ def test_softmax_ignores_constant_shifts(samples):
     sigma = activation("softmax")
     np.testing.assert_allclose(sigma.loss(a + 0.7, y), sigma.loss(a, y), rtol=1e-12)
     np.testing.assert_allclose(sigma.gradient(a, y).sum(axis=1), 0, atol=1e-14)
-    np.testing.assert_allclose(sigma.row_hessian(a, y).sum(axis=2), 0, atol=1e-14)
+    np.testing.assert_allclose(sigma.row_hessian(a, y).matrices().sum(axis=2), 0, atol=1e-14)
 
 
 def test_custom_function_becomes_an_activation(samples):

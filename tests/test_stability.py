@@ -166,18 +166,18 @@ def draws_of(tokens):
 
 
 @eqx.filter_jit
-def replicon_and_differences(evolution, x, centre, minimum, step):
-    """The replicon, and per sample |∂γ/∂centre|²_F by central differences of γ."""
+def averages_and_differences(evolution, x, centre, minimum, step):
+    """Averages at a minimum, and per sample |∂γ/∂centre|²_F by central differences of γ."""
     data = evolution.data(x)
 
     def gradient(shift):
         moved = centre + shift[:, None]
-        chi = follow_minimum(evolution.solver(), minimum, x[2], moved, data).x
+        chi = follow_minimum(evolution.solver, minimum, x[2], moved, data).x
         return (moved - chi) / x[2]
 
     shifts = step * jnp.eye(centre.shape[0])
     columns = jax.lax.map(lambda s: (gradient(s) - gradient(-s)) / (2 * step), shifts)
-    return evolution.replicon(x, minimum), jnp.sum(columns**2, axis=(0, 1))
+    return evolution.averages(x, minimum), jnp.sum(columns**2, axis=(0, 1))
 
 
 @pytest.mark.slow
@@ -188,9 +188,9 @@ def test_pretraining_replicon_is_the_response_to_the_centre():
     task = jaxlora.Task(**A0["parameters"])
     evolution = pretraining.StateEvolution(task, draws_of(3), Options())
     minimum = eqx.filter_jit(lambda e, x: e.search(x))(evolution, x)
-    conjugates = evolution.conjugates(x, minimum)
     centre = evolution.fields(x)[1]
-    replicon, norms = replicon_and_differences(evolution, x, centre, minimum, 1e-4)
+    averages, norms = averages_and_differences(evolution, x, centre, minimum, 1e-4)
+    conjugates, replicon = averages.conjugates, evolution.replicon(averages)
     eta = np.sqrt(conjugates.Q) / conjugates.M
     spread = spread_by_quadrature(float(eta), float(2 * task.lam / conjugates.M), 1.0)
     expected = 2 * 0.1 * float(evolution.draws.mean(norms)) * spread / float(conjugates.V) ** 2
@@ -209,7 +209,8 @@ def test_finetuning_replicon_is_the_response_to_the_centre():
     evolution = finetuning.StateEvolution(task, finetuning.SideFields(*fields), draws, Options())
     minimum = eqx.filter_jit(lambda e, x: e.search(x))(evolution, x)
     centre = evolution.centre(x)
-    replicon, norms = replicon_and_differences(evolution, x, centre, minimum, 1e-4)
+    averages, norms = averages_and_differences(evolution, x, centre, minimum, 1e-4)
+    replicon = evolution.replicon(x[2], averages)
     expected = 3 * float(x[2]) ** 2 * float(draws.mean(norms))
     np.testing.assert_allclose(replicon, expected, rtol=1e-5)
 

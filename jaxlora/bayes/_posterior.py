@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..activations import Softmax
-from ..proximal import Known, Newton, Problem, factorise, local_minimum
+from ..proximal import Known, Newton, Problem, local_minimum
 from ..symmetric import identity_like
 
 COMPONENTS = 3  # Gaussians that are proposed: the prior, which bounds the weights, and two modes
@@ -110,7 +110,7 @@ def _gaussian(precision) -> tuple[jax.Array, jax.Array, jax.Array]:
 
     Where it is not, or almost, F is the identity. With L D Lᵀ = `precision`, F⁻¹ = √D Lᵀ.
     """
-    columns, pivots = factorise(precision)
+    columns, pivots = _factorise(precision)
     regular = jnp.min(pivots, axis=0) > FLATTEST
     columns = jnp.where(regular, columns, 0.0) + identity_like(columns)
     inverse = columns * jnp.sqrt(jnp.where(regular, pivots, 1.0))[:, None]
@@ -121,6 +121,20 @@ def _gaussian(precision) -> tuple[jax.Array, jax.Array, jax.Array]:
         known = sum((inverse[i, i + 1 + k][None] * row for k, row in enumerate(rows)), start=0.0)
         rows.insert(0, (unit - known) / inverse[i, i][None])
     return jnp.stack(rows), inverse, regular
+
+
+def _factorise(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """L D Lᵀ of symmetric matrices (n, n, ...): [k, i, ...] is L_ik for i > k, else 0; and D."""
+    index = jnp.arange(matrix.shape[0]).reshape((-1,) + (1,) * (matrix.ndim - 2))
+
+    def eliminate(rest, k):
+        row = rest[k]
+        pivot = row[k]
+        bound = jnp.finfo(pivot.dtype).tiny ** 0.5
+        column = jnp.where(index > k, row, 0.0) / jnp.maximum(pivot, bound)[None]
+        return rest - column[:, None] * row[None], (column, pivot)
+
+    return jax.lax.scan(eliminate, matrix, jnp.arange(matrix.shape[0]))[1]
 
 
 def posterior(problem: Observation, proposal: Proposal, nodes, v, V, Y, omega) -> Posterior:

@@ -11,25 +11,22 @@ from ._global import (
     lowest_minimum,
 )
 from ._implicit import Known, local_minimum
-from ._linear import factorise, solve
+from ._linear import solve
 from ._newton import Newton, OptStep, State
 from ._problems import FinetuningProblem, PretrainingProblem, Problem
-from ._response import blend, response, response_trace
+from ._response import blend, response, trace_of_response
 from ._starts import finetuning_starts, pretraining_starts
 from ._stock import Stock
 
 SOLVERS = ("newton", "bfgs", "lbfgs")
 
 
-def make_solver(name: str, problem: Problem, tol: float = 1e-10, *, from_afar: bool = False):
-    """The batched solver of that name for `problem`; raises ValueError for an unknown one.
-
-    `from_afar` says that the starts will be far from the minima.
-    """
+def make_solver(name: str, problem: Problem, tol: float = 1e-10):
+    """The batched solver of that name for `problem`; raises ValueError for an unknown one."""
     if name not in SOLVERS:
         raise ValueError(f"solver = {name!r}: must be one of {', '.join(SOLVERS)}")
     if name == "newton":
-        return Newton(problem, tol=tol, from_afar=from_afar)
+        return Newton(problem, tol=tol)
     return Stock(problem, name, tol=tol)
 
 
@@ -47,7 +44,6 @@ __all__ = [
     "Stock",
     "blend",
     "changed_share",
-    "factorise",
     "finetuning_starts",
     "first_branches",
     "follow_minimum",
@@ -58,6 +54,6 @@ __all__ = [
     "make_solver",
     "pretraining_starts",
     "response",
-    "response_trace",
     "solve",
+    "trace_of_response",
 ]

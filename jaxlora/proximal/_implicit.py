@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..symmetric import identity_like
-from ._linear import factorise, substitute
+from ._linear import inverse, times
 from ._newton import OptStep, State
 from ._problems import Problem
 
@@ -20,8 +20,8 @@ class Known(eqx.Module):
 
     def run(self, init, scale, centre, data) -> OptStep:
         """`init` itself, as the minimiser."""
-        zero = jnp.zeros((), init.dtype)
-        return OptStep(init, State(jnp.zeros((), int), zero))
+        residual = scale * self.problem.gradient(init, data) + (init - centre)
+        return OptStep(init, State(jnp.zeros((), int), jnp.max(jnp.abs(residual), axis=0)))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -31,10 +31,8 @@ def local_minimum(solver, init, scale, centre, data) -> tuple[jax.Array, jax.Arr
     The derivatives with respect to scale, centre and data are those of the root of the gradient,
     whichever solver found it, to any order and in both modes; `init` carries none.
     """
-    problem = solver.problem
-    params, _ = solver.run(init, scale, centre, data)
-    residual = scale * problem.gradient(params, data) + (params - centre)
-    return params, jnp.max(jnp.abs(residual), axis=0)
+    params, state = solver.run(init, scale, centre, data)
+    return params, state.error
 
 
 @local_minimum.defjvp
@@ -49,11 +47,11 @@ def _local_minimum_jvp(solver, primals: tuple[Any, ...], tangents: tuple[Any, ..
     _, change = jax.jvp(stationarity, primals[1:], tangents[1:])
     hessian = scale * solver.problem.hessian(x, data)
     hessian = hessian + identity_like(hessian)
-    factors = factorise(hessian)
+    inverted, _ = inverse(hessian)
     x_dot = jax.lax.custom_linear_solve(
-        lambda v: jnp.sum(hessian * v[None], axis=1),
+        lambda v: times(hessian, v),
         -change,
-        lambda _, b: substitute(factors, b),
+        lambda _, b: times(inverted, b),
         symmetric=True,
     )
     return (x, error), (x_dot, jnp.zeros_like(error))

@@ -10,9 +10,7 @@ from ..symmetric import identity_like
 from ._linear import solve
 from ._problems import Problem
 
-SLOWEST = 8  # one sample in so many may go on by itself
-LARGE = 512  # samples of a batch for which that pays
-CHUNK = 4096  # samples solved at a time on a CPU, whose caches hold what so many need
+CHUNK = 256  # samples solved at a time on a CPU: the fewer, the fewer wait for the slowest
 
 
 class State(NamedTuple):
@@ -30,11 +28,12 @@ class OptStep(NamedTuple):
 
 
 class _Iterate(NamedTuple):
-    """Where the samples are: x, the objective and its gradient there, and the Levenberg shift."""
+    """Where the samples are: x, the objective and its derivatives, and the Levenberg shift."""
 
     x: jax.Array
     value: jax.Array
     gradient: jax.Array
+    hessian: jax.Array
     shift: jax.Array
 
 
@@ -45,15 +44,11 @@ class Newton(eqx.Module):
     Hessian is not positive definite, the sample stays and its shift grows. The objective's
     quadratic part has unit curvature, which is the scale of the shifts. Stops when every sample's
     gradient is below `tol` in sup-norm, or after `maxiter` steps.
-
-    With `from_afar` the slowest eighth of a large batch goes on by itself. That is twice the code
-    to compile, and pays where samples need very different numbers of steps.
     """
 
     problem: Problem
     maxiter: int = eqx.field(static=True, default=100)
     tol: float = eqx.field(static=True, default=1e-10)
-    from_afar: bool = eqx.field(static=True, default=False)
 
     def run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         """Minimise from `init` (n, samples); returns params (n, samples) and the state."""
@@ -67,28 +62,8 @@ class Newton(eqx.Module):
         return OptStep(x, State(jnp.max(steps.state.iter_num), error))
 
     def _run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
-        samples = init.shape[-1]
-        few = samples // SLOWEST if self.from_afar and samples >= LARGE else 0
-        gradient = scale * self.problem.gradient(init, data) + (init - centre)
-        value = self.problem.objective(init, scale, centre, data)
-        iterate = _Iterate(init, value, gradient, jnp.zeros_like(value))
-        count = jnp.zeros((), int)
-        iterate, count = self._descend(iterate, count, few, scale, centre, data)
-        if few:
-            busy = _error(iterate) > self.tol
-            rank = jnp.cumsum(busy)
-            left = jnp.searchsorted(rank, jnp.arange(1, few + 1))
-            picked = _take((iterate, centre, data), left)
-            last, count = self._descend(picked[0], count, 0, scale, *picked[1:])
-            last = _take(last, rank - 1)
-            iterate = jax.tree.map(lambda new, old: jnp.where(busy, new, old), last, iterate)
-        return OptStep(iterate.x, State(count, _error(iterate)))
-
-    def _descend(self, iterate: _Iterate, count, few: int, scale, centre, data):
-        """Steps until at most `few` samples are left, and how many steps there have been."""
-
         def is_busy(iterate, count):
-            return (jnp.sum(_error(iterate) > self.tol) > few) & (count < self.maxiter)
+            return jnp.any(_error(iterate) > self.tol) & (count < self.maxiter)
 
         def body(carry):
             iterate, _, count = carry
@@ -96,25 +71,28 @@ class Newton(eqx.Module):
             return iterate, is_busy(iterate, count + 1), count + 1
 
         # The predicate is carried: under vmap it would be evaluated twice, and could differ.
-        start = (iterate, is_busy(iterate, count), count)
+        first, zero = self._evaluate(init, scale, centre, data), jnp.zeros((), int)
+        start = (first, is_busy(first, zero), zero)
         iterate, _, count = jax.lax.while_loop(lambda carry: carry[1], body, start)
-        return iterate, count
+        return OptStep(iterate.x, State(count, _error(iterate)))
 
     def _step(self, iterate: _Iterate, scale, centre, data) -> _Iterate:
-        x, value, gradient, shift = iterate
-        hessian = scale * self.problem.hessian(x, data)
-        step, pivot = solve(hessian + identity_like(hessian) * (1 + shift)[None, None], gradient)
-        candidate = x - step
-        value_new = self.problem.objective(candidate, scale, centre, data)
-        eps = jnp.finfo(x.dtype).eps
-        accept = (pivot > 0) & (value_new <= value + 8 * eps * (1 + jnp.abs(value)))
-        x = jnp.where(accept[None], candidate, x)
-        return _Iterate(
-            x,
-            jnp.where(accept, value_new, value),
-            scale * self.problem.gradient(x, data) + (x - centre),
-            jnp.where(accept, jnp.where(shift < 0.1, 0.0, shift / 8), 4 * shift + 0.5),
-        )
+        shift = iterate.shift
+        hessian = iterate.hessian + identity_like(iterate.hessian) * shift[None, None]
+        step, pivot = solve(hessian, iterate.gradient)
+        ahead = self._evaluate(iterate.x - step, scale, centre, data)
+        margin = 8 * jnp.finfo(step.dtype).eps * (1 + jnp.abs(iterate.value))
+        accept = (pivot > 0) & (ahead.value <= iterate.value + margin)
+        kept = jax.tree.map(lambda new, old: jnp.where(accept, new, old), ahead, iterate)
+        smaller = jnp.where(shift < 0.1, 0.0, shift / 8)
+        return kept._replace(shift=jnp.where(accept, smaller, 4 * shift + 0.5))
+
+    def _evaluate(self, x, scale, centre, data) -> _Iterate:
+        loss, gradient, hessian = self.problem.derivatives(x, data)
+        value = scale * loss + 0.5 * jnp.sum((x - centre) ** 2, axis=0)
+        gradient = scale * gradient + (x - centre)
+        hessian = scale * hessian + identity_like(hessian)
+        return _Iterate(x, value, gradient, hessian, jnp.zeros_like(value))
 
 
 def _chunked(x: jax.Array) -> jax.Array:
@@ -122,10 +100,6 @@ def _chunked(x: jax.Array) -> jax.Array:
     missing = -x.shape[-1] % CHUNK
     filled = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], mode="edge")
     return jnp.moveaxis(filled.reshape(*x.shape[:-1], -1, CHUNK), -2, 0)
-
-
-def _take(tree, index):
-    return jax.tree.map(lambda x: x.at[..., index].get(mode="clip"), tree)
 
 
 def _error(iterate: _Iterate) -> jax.Array:

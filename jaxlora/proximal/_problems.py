@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..activations import Activation
+from ..activations import Activation, RowHessian
 from ..symmetric import identity_like, pack, positions, root_weights, unpack, weights
 
 
@@ -35,9 +35,52 @@ class Problem(eqx.Module):
     def hessian(self, x, data) -> jax.Array:
         """∇²_x of the loss, shape (n, n, ...)."""
 
+    def derivatives(self, x, data) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Loss, gradient and Hessian at once."""
+        return self.loss(x, data), self.gradient(x, data), self.hessian(x, data)
+
     def objective(self, x, scale, centre, data) -> jax.Array:
         """What the proximal map minimises, for each sample, shape (...)."""
         return scale * self.loss(x, data) + 0.5 * jnp.sum((x - centre) ** 2, axis=0)
+
+
+class _LayerProblem(Problem):
+    """A problem whose x enters through the pre-activation a(x) (T, T, ...)."""
+
+    @abc.abstractmethod
+    def preactivation(self, x, data) -> jax.Array:
+        """a(x)."""
+
+    @abc.abstractmethod
+    def target(self, data) -> jax.Array:
+        """y (T, T, ...)."""
+
+    @abc.abstractmethod
+    def pull_back(self, x, g) -> jax.Array:
+        """∇_x from g = ∂loss/∂a (T, T, ...)."""
+
+    @abc.abstractmethod
+    def curvature(self, x, g, rows: RowHessian) -> jax.Array:
+        """∇²_x from g and the second derivatives by a."""
+
+    def loss(self, x, data):
+        return self.activation.loss(self.preactivation(x, data), self.target(data))
+
+    def gradient(self, x, data):
+        g = self.activation.gradient(self.preactivation(x, data), self.target(data))
+        return self.pull_back(x, g)
+
+    def hessian(self, x, data):
+        return self.derivatives(x, data)[2]
+
+    def derivatives(self, x, data):
+        a, y = self.preactivation(x, data), self.target(data)
+        g = self.activation.gradient(a, y)
+        if self.activation.row_wise:
+            hessian = self.curvature(x, g, self.activation.row_hessian(a, y))
+        else:
+            hessian = self._hessian_by_columns(x, data)
+        return self.activation.loss(a, y), self.pull_back(x, g), hessian
 
     def _hessian_by_columns(self, x, data) -> jax.Array:
         gradient = functools.partial(self.gradient, data=data)
@@ -49,67 +92,60 @@ class Problem(eqx.Module):
         return jax.vmap(column)(basis)
 
 
-class PretrainingProblem(Problem):
+class PretrainingProblem(_LayerProblem):
     """−V Ψ of (15): x is the packed field h_ab/√s_ab (L, ...), `data` the target y (T, T, ...)."""
 
     def field(self, x):
         """The symmetric field h (T, T, ...) at x."""
         return unpack(root_weights(self.tokens, x) * x, self.tokens)
 
-    def loss(self, x, data):
-        return self.activation.loss(self.field(x), data)
+    def preactivation(self, x, data):
+        return self.field(x)
 
-    def gradient(self, x, data):
-        g = self.activation.gradient(self.field(x), data)
+    def target(self, data):
+        return data
+
+    def pull_back(self, x, g):
         return pack(g + jnp.swapaxes(g, 0, 1)) / root_weights(self.tokens, x)
 
-    def hessian(self, x, data):
-        if not self.activation.row_wise:
-            return self._hessian_by_columns(x, data)
-        rows = self.activation.row_hessian(self.field(x), data)
-        rows = rows.reshape((-1, *x.shape[1:]))
+    def curvature(self, x, g, rows):
+        flat = rows.matrices().reshape((-1, *x.shape[1:]))
         index, factor, mirror, mirror_factor = _row_tables(self.tokens)
         tail = (1,) * (x.ndim - 1)
-        full = rows[index] * jnp.asarray(factor, x.dtype).reshape(factor.shape + tail)
-        twice = rows[mirror] * jnp.asarray(mirror_factor, x.dtype).reshape((-1, *tail))
+        full = flat[index] * jnp.asarray(factor, x.dtype).reshape(factor.shape + tail)
+        twice = flat[mirror] * jnp.asarray(mirror_factor, x.dtype).reshape((-1, *tail))
         return full + identity_like(full) * twice[None]
 
 
-class FinetuningProblem(Problem):
+class FinetuningProblem(_LayerProblem):
     """−v ψ of (15): x is χ (T, ...), `data` the pair (z − q I, target y), both (T, T, ...)."""
 
-    def preactivation(self, x, offset):
-        """a = z + χχᵀ − q I (T, T, ...)."""
-        return offset + x[:, None] * x[None, :]
+    def preactivation(self, x, data):
+        return data[0] + x[:, None] * x[None, :]
 
-    def loss(self, x, data):
-        offset, target = data
-        return self.activation.loss(self.preactivation(x, offset), target)
+    def target(self, data):
+        return data[1]
 
     def gamma(self, x, data):
         """Γ: the symmetrised ∂|σ(a) − y|²_F/∂a (T, T, ...), so that ∇_χ loss = 2 Γ χ."""
-        offset, target = data
-        g = self.activation.gradient(self.preactivation(x, offset), target)
-        return 0.5 * (g + jnp.swapaxes(g, 0, 1))
+        return _symmetrised(self.activation.gradient(self.preactivation(x, data), data[1]))
 
-    def gradient(self, x, data):
-        return 2 * jnp.sum(self.gamma(x, data) * x[None], axis=1)
+    def pull_back(self, x, g):
+        return 2 * jnp.sum(_symmetrised(g) * x[None], axis=1)
 
-    def hessian(self, x, data):
-        if not self.activation.row_wise:
-            return self._hessian_by_columns(x, data)
-        offset, target = data
-        rows = self.activation.row_hessian(self.preactivation(x, offset), target)
+    def curvature(self, x, g, rows):
         # ∂a_rb/∂χ_i = δ_ri χ_b + χ_r δ_bi, contracted with the Hessian of every row r.
-        rows_x = jnp.sum(rows * x[None, None], axis=2)
-        cross = x[:, None] * rows_x
-        return (
-            2 * self.gamma(x, data)
-            + identity_like(offset) * jnp.sum(x[None] * rows_x, axis=1)[:, None]
-            + cross
-            + jnp.swapaxes(cross, 0, 1)
-            + jnp.sum((x**2)[:, None, None] * rows, axis=0)
-        )
+        rows_x = rows.times(x)
+        square = (x**2)[:, None]
+        diagonal = jnp.sum(x[None] * rows_x, axis=1) + jnp.sum(square * rows.diagonal, axis=0)
+        outer = jnp.sum((square * rows.left)[:, :, None] * rows.right[:, None], axis=0)
+        mixed = x[:, None] * rows_x + outer
+        mixed = mixed + jnp.swapaxes(mixed, 0, 1)
+        return 2 * _symmetrised(g) + identity_like(g) * diagonal[:, None] + mixed
+
+
+def _symmetrised(g):
+    return 0.5 * (g + jnp.swapaxes(g, 0, 1))
 
 
 @functools.cache

@@ -17,13 +17,13 @@ def response(problem: Problem, x, scale, data) -> jax.Array:
     return solve(scale * hessian + identity_like(hessian), hessian)[0]
 
 
-def response_trace(problem: Problem, x, scale, data) -> jax.Array:
-    """Tr X of each sample, whose derivative leaves out how L changes.
+def trace_of_response(X: jax.Array, scale: jax.Array) -> jax.Array:
+    """Tr X of each sample's response X, whose derivative leaves out how L changes.
 
     d Tr X = −Tr X² d scale at fixed L. In pre-training that is all that Newton's matrix needs to
     converge fast, and it spares third derivatives of the loss.
     """
-    X = jax.lax.stop_gradient(response(problem, x, scale, data))
+    X = jax.lax.stop_gradient(X)
     change = scale - jax.lax.stop_gradient(scale)
     return jnp.trace(X) - change * jnp.sum(X * X, axis=(0, 1))
 

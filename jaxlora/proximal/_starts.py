@@ -5,21 +5,19 @@ import jax.numpy as jnp
 
 from ..activations import Activation, Identity
 from ..eigen import eigh
-from ..symmetric import pack, root_weights
+from ._problems import Problem
 
 
-def pretraining_starts(activation: Activation, scale, centre, field) -> jax.Array:
+def pretraining_starts(problem: Problem, scale, teacher, centre) -> jax.Array:
     """Starts (K, L, ...) for Prox: z̃ first, then z* (where the loss vanishes) and 0.
 
-    `centre` is z̃/√s packed, `field` is z* (T, T, ...). For the identity, whose objective is
-    convex, the one start is the solution (z*/T² + z̃/(4V)) / (1/T² + 1/(4V)).
+    `teacher` and `centre` are z* and z̃, both packed and divided by √s. For the identity, whose
+    objective is convex, the one start is the solution (z*/T² + z̃/(4V)) / (1/T² + 1/(4V)).
     """
-    packed = pack(field)
-    packed = packed / root_weights(field.shape[0], packed)
-    if isinstance(activation, Identity):
-        pull = 4 * scale / field.shape[0] ** 2
-        return ((pull * packed + centre) / (pull + 1))[None]
-    return jnp.stack([centre, packed, jnp.zeros_like(centre)])
+    if isinstance(problem.activation, Identity):
+        pull = 4 * scale / problem.tokens**2
+        return ((pull * teacher + centre) / (pull + 1))[None]
+    return jnp.stack([centre, teacher, jnp.zeros_like(centre)])
 
 
 def finetuning_starts(activation: Activation, scale, centre, spike, offset, field) -> jax.Array:
