@@ -91,7 +91,8 @@ def _arc(u: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     angle = jnp.where(beyond, jnp.angle(u), jnp.angle(u / (s - u)))
     bulge = jnp.where(beyond, angle / 2 * jnp.minimum(1, s / radius), 0)
     modulus = jnp.where(beyond, radius, radius / jnp.abs(s - u))
-    z = modulus * jnp.exp(jax.lax.complex(bulge * (1 - t**2), angle * t))
+    size = modulus * jnp.exp(bulge * (1 - t**2))
+    z = jax.lax.complex(size * jnp.cos(angle * t), size * jnp.sin(angle * t))
     v = jnp.where(beyond, z, s * z / (1 + z))
     dv_dlog = jnp.where(beyond, v, v * (s - v) / s)
     dlog = jax.lax.complex(jnp.full_like(t, angle), 2 * bulge * t) * w / jnp.pi
