@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 from scipy.optimize import root_scalar
 
-from .execution import execute
+from .execution import prepare
 from .options import REPLICATES, SAMPLES, Options
 from .outputs import ConvergenceError, Prediction, mean_and_stderr
 from .prediction import predict, solve_pretraining
 from .pretraining import StateEvolution, collapse_threshold
 from .proximal import first_branches
-from .replicates import pretrain, training_fields
+from .replicates import training_fields
 from .results import Result
 from .sampling import Samples
+from .stages import pretrain
 from .tasks import Task
 from .zero_branch import ZeroBranch, zero_branch
 
@@ -180,8 +181,7 @@ def _worst_branch(solved: Prediction) -> jax.Array:
 
 
 def _run(function, task: Task, samples=SAMPLES, replicates=REPLICATES, seed=0, options=None):
-    output, _ = execute(function, task, samples, replicates, seed, options)
-    return output
+    return function(*prepare(task, samples, replicates, seed, options))
 
 
 @eqx.filter_jit

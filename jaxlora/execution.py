@@ -1,6 +1,5 @@
-"""From a caller's arguments to a compiled solve: validation, precision, frozen draws, timing."""
+"""From a caller's arguments to a solve and back: validation, precision, frozen draws, failures."""
 
-import time
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from .sampling import POOL, TEST, TRAIN, Samples, draw
 from .stability import Stability
 from .tasks import Task
 
-TEST_FACTOR = 8  # test samples for each training sample: they need no proximal map
+TEST_FACTOR = 16  # test samples for each training sample: they need no proximal map
 
 
 def harmless(task: Task) -> Task:
@@ -47,8 +46,11 @@ def mark_invalid(task: Task, solved):
     return jax.tree_util.tree_map_with_path(mark, solved)
 
 
-def execute(function, task, samples, replicates, seed, options, *extra, timed=False):
-    """Call a jitted stage on validated arguments and fresh draws, with the seconds it took."""
+def prepare(task, samples, replicates, seed, options) -> tuple[Task, Samples, Options]:
+    """Validated arguments of a stage: the task in its precision, fresh draws, options.
+
+    Raises ValueError for a parameter outside its range, RuntimeError where float64 is missing.
+    """
     task.check()
     options = options or Options()
     dtype = jnp.dtype(options.precision)
@@ -63,14 +65,7 @@ def execute(function, task, samples, replicates, seed, options, *extra, timed=Fa
         task = jax.tree.map(lambda x: x.astype(dtype), task)
     if any(leaf.ndim for leaf in jax.tree.leaves(task)):
         raise ValueError("the parameters of a task must be scalars: vmap predict over arrays")
-    arguments = (task, draw_samples(task, samples, replicates, seed, options), options, *extra)
-    if not timed:
-        return function(*arguments), None
-    start = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
-    middle = time.perf_counter()
-    output = jax.block_until_ready(compiled(*arguments))
-    return output, {"compile": middle - start, "run": time.perf_counter() - middle}
+    return task, draw_samples(task, samples, replicates, seed, options), options
 
 
 def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Samples:

@@ -135,11 +135,12 @@ class ConvergenceError(RuntimeError):
 
 
 def mean_and_stderr(values):
-    """Means over the leading axis of every leaf and their standard errors (NaN for one)."""
-
-    def stderr(x):
-        if x.shape[0] == 1:
-            return jnp.full_like(x[0], jnp.nan)
-        return jnp.std(x, axis=0, ddof=1) / np.sqrt(x.shape[0])
-
-    return jax.tree.map(lambda x: jnp.mean(x, axis=0), values), jax.tree.map(stderr, values)
+    """Means over the leading axis of every leaf (R,) and their standard errors (NaN for one)."""
+    leaves, structure = jax.tree.flatten(values)
+    table = jnp.stack([x.astype(jnp.result_type(float, x)) for x in leaves])
+    replicates = table.shape[1]
+    if replicates == 1:
+        stderr = jnp.full_like(table[:, 0], jnp.nan)
+    else:
+        stderr = jnp.std(table, axis=1, ddof=1) / np.sqrt(replicates)
+    return structure.unflatten(list(jnp.mean(table, axis=1))), structure.unflatten(list(stderr))

@@ -1,14 +1,17 @@
 """predict(): both stages and every observable in one call, and each stage alone."""
 
+import time
 from typing import Any
 
-import equinox as eqx
+import jax
 
-from .execution import execute, finish, harmless, mark_invalid
+from .execution import finish, harmless, mark_invalid, prepare
 from .options import REPLICATES, SAMPLES, Options
 from .outputs import Prediction, StandardErrors, Status
-from .replicates import Finetuned, Pretrained, finetune, pretrain
+from .programs import is_traced
 from .sampling import Samples
+from .stages import compile_stages, finetune, pretrain
+from .summary import Finetuned, Pretrained
 from .tasks import Task
 
 
@@ -30,8 +33,7 @@ def predict(
     Raises ValueError for a parameter outside its range, ConvergenceError where a solve fails and
     `throw` is set, RuntimeError where JAX runs without float64 and float32 was not asked for.
     """
-    prediction, _ = execute(_predict, task, samples, replicates, seed, options)
-    return finish(prediction, throw)
+    return finish(_predict(*prepare(task, samples, replicates, seed, options)), throw)
 
 
 def predict_timed(
@@ -43,7 +45,12 @@ def predict_timed(
     options: Options | None = None,
 ) -> tuple[Prediction, Any]:
     """`predict` with `throw=False`, and the seconds it took to compile and to run."""
-    return execute(_predict, task, samples, replicates, seed, options, timed=True)
+    arguments = prepare(task, samples, replicates, seed, options)
+    start = time.perf_counter()
+    compile_stages(*arguments)
+    middle = time.perf_counter()
+    prediction = jax.block_until_ready(_predict(*arguments))
+    return prediction, {"compile": middle - start, "run": time.perf_counter() - middle}
 
 
 def solve_pretraining(
@@ -56,8 +63,7 @@ def solve_pretraining(
     options: Options | None = None,
 ) -> Pretrained:
     """Solve the pre-training alone (theory section 4, Result 4); arguments as in `predict`."""
-    pretrained, _ = execute(_pretrain, task, samples, replicates, seed, options)
-    return finish(pretrained, throw)
+    return finish(_pretrain(*prepare(task, samples, replicates, seed, options)), throw)
 
 
 def solve_finetuning(
@@ -80,14 +86,15 @@ def solve_finetuning(
     if pretrained is not None and pretrained.order.shape[-2] != replicates:
         solved = pretrained.order.shape[-2]
         raise ValueError(f"replicates = {replicates}: must be those of the pre-training, {solved}")
-    finetuned, _ = execute(_finetune, task, samples, replicates, seed, options, pretrained)
-    return finish(finetuned, throw)
+    task, drawn, options = prepare(task, samples, replicates, seed, options)
+    if pretrained is None:
+        pretrained = _pretrain(task, drawn, options)
+    return finish(_finetune(task, pretrained, drawn, options), throw)
 
 
-@eqx.filter_jit
 def _predict(task: Task, samples: Samples, options: Options) -> Prediction:
     pretrained = _pretrain(task, samples, options)
-    finetuned = _finetune(task, samples, options, pretrained)
+    finetuned = _finetune(task, pretrained, samples, options)
     return Prediction(
         pretrained.values,
         finetuned.values,
@@ -96,14 +103,13 @@ def _predict(task: Task, samples: Samples, options: Options) -> Prediction:
     )
 
 
-@eqx.filter_jit
 def _pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
+    if not is_traced(task):
+        return pretrain(task, samples, options)
     return mark_invalid(task, pretrain(harmless(task), samples, options))
 
 
-@eqx.filter_jit
-def _finetune(task, samples, options, pretrained: Pretrained | None) -> Finetuned:
-    safe = harmless(task)
-    if pretrained is None:
-        pretrained = pretrain(safe, samples, options)
-    return mark_invalid(task, finetune(safe, pretrained, samples, options))
+def _finetune(task: Task, pretrained, samples: Samples, options: Options) -> Finetuned:
+    if not is_traced(task):
+        return finetune(task, pretrained, samples, options)
+    return mark_invalid(task, finetune(harmless(task), pretrained, samples, options))

@@ -43,7 +43,7 @@ class Samples(eqx.Module):
     pool: Draws | None
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)
 def draw(
     tokens: int, samples: int, replicates: int, seed: int, stream: int, method: str = "sobol"
 ) -> Draws:

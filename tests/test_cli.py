@@ -221,7 +221,8 @@ def test_bayes_refuses_a_given_pretraining(capsys):
 
 
 def test_precision_says_how_many_samples_are_needed(capsys):
-    assert main([*arguments(), "--format", "json"]) == 0
+    # Of two replicates' scatter, that of this seed is above the target.
+    assert main([*arguments(seed="1"), "--format", "json"]) == 0
     report = json.loads(capsys.readouterr().out)
     precision = report["precision"]
     relative = report["stderr"]["finetuning"]["test_error"] / report["finetuning"]["test_error"]

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..execution import execute, finish, harmless, mark_invalid
+from ..execution import finish, harmless, mark_invalid, prepare
 from ..laws import correlated
 from ..observables import evaluate, side_fields
 from ..options import REPLICATES, SAMPLES, Options
@@ -106,8 +106,8 @@ def bayes_optimal(
     options = options or Options()
     normal = draw_nodes(COMPONENTS, task.tokens, NODES, replicates, seed)
     nodes = jnp.asarray(normal, options.precision)
-    benchmark, _ = execute(_benchmark, task, samples, replicates, seed, options, nodes, channel)
-    return finish(benchmark, throw)
+    arguments = prepare(task, samples, replicates, seed, options)
+    return finish(_benchmark(*arguments, nodes, channel), throw)
 
 
 @eqx.filter_jit

@@ -1,0 +1,77 @@
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxlora.programs import GROUPS, Program, split
+
+REPLICATES = np.arange(6.0)
+
+
+def running_sums(replicated, factor):
+    """Sums that start anew with each group, as chains of solves do."""
+    return jax.lax.scan(lambda total, x: (total + x, factor * (total + x)), 0.0, replicated)[1]
+
+
+def expected(factor, size):
+    return factor * np.cumsum(REPLICATES.reshape(-1, size), axis=1).ravel()
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["called", "traced"])
+def test_groups_are_the_same_compiled_and_traced(transform):
+    program = Program(running_sums)
+    found = transform(lambda factor: program.in_groups(REPLICATES, factor))(jnp.asarray(2.0))
+    np.testing.assert_allclose(found, expected(2.0, len(REPLICATES) // GROUPS), rtol=1e-15)
+
+
+def test_vmap_over_a_shared_argument():
+    program = Program(running_sums)
+    found = jax.vmap(lambda factor: program.in_groups(REPLICATES, factor))(jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(found, [expected(f, 3) for f in (1.0, 3.0)], rtol=1e-15)
+
+
+def test_a_number_of_replicates_that_cannot_be_split_is_one_group():
+    assert len(split(np.arange(5.0))) == 1
+    found = Program(running_sums).in_groups(np.arange(5.0), jnp.asarray(1.0))
+    np.testing.assert_allclose(found, np.cumsum(np.arange(5.0)), rtol=1e-15)
+
+
+def test_programs_compile_once_for_each_shape():
+    traces = []
+
+    def double(replicated):
+        traces.append(threading.get_ident())
+        return 2 * replicated
+
+    program = Program(double)
+    for _ in range(2):
+        program.in_groups(REPLICATES)
+    assert len(traces) == 1
+    shapes = program.compile(jax.ShapeDtypeStruct((3,), jnp.float64))
+    assert (shapes.shape, shapes.dtype, len(traces)) == ((3,), jnp.float64, 1)
+
+
+def test_options_are_static():
+    program = Program(lambda x, options: x + 1 if options == "add" else x)
+    assert program(jnp.asarray(1.0), "add") == 2
+    assert program(jnp.asarray(1.0), "keep") == 1
+
+
+def test_threads_keep_the_precision_of_a_context():
+    program = Program(running_sums)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with jax.enable_x64(True):
+            assert program.in_groups(REPLICATES, 1.0).dtype == jnp.float64
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+def test_errors_in_a_group_are_raised():
+    def refuse(replicated):
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        Program(refuse).in_groups(REPLICATES)
