@@ -16,9 +16,10 @@ FIGURE_1 = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5
 FIGURE_3 = {"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5, "alpha_ft": 3.0}
 
 
-def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Median run time of `function`, which is called once before."""
-    jax.block_until_ready(function())
+def seconds(function: Callable[[], Any], repeats: int = 5, *, warm: bool = False) -> float:
+    """Median run time of `function`, which is called once before unless it is warm."""
+    if not warm:
+        jax.block_until_ready(function())
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
