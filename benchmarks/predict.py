@@ -108,7 +108,7 @@ def paper_seconds() -> dict[str, float]:
     """Seconds of the paper's method, from a slice of its minimisations at figure 1's solution."""
     (first, order), (second, x) = at_solution(SLICE, jaxlora.Options())
     stages = {
-        "pretraining": (first.fields(order)[1], order[2], first.data(order), pretraining_objective),
+        "pretraining": (first.fields(order)[1], order[2], first.target, pretraining_objective),
         "finetuning": (second.centre(x), x[2], second.data(x), finetuning_objective),
     }
     result = {}
