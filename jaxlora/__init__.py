@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from .activations import ACTIVATIONS, Activation
+from .activations import ACTIVATIONS, Activation, RowHessian
 from .bayes import BayesBenchmark, BayesOptimal, bayes_optimal
 from .boundaries import (
     collapse_boundary,
@@ -30,6 +30,7 @@ __all__ = [
     "Options",
     "Prediction",
     "Result",
+    "RowHessian",
     "Stability",
     "Task",
     "bayes_optimal",
