@@ -137,7 +137,8 @@ class ConvergenceError(RuntimeError):
 def mean_and_stderr(values):
     """Means over the leading axis of every leaf (R,) and their standard errors (NaN for one)."""
     leaves, structure = jax.tree.flatten(values)
-    table = jnp.stack([x.astype(jnp.result_type(float, x)) for x in leaves])
+    dtype = jnp.result_type(*(x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)))
+    table = jnp.stack([x.astype(dtype) for x in leaves])
     replicates = table.shape[1]
     if replicates == 1:
         stderr = jnp.full_like(table[:, 0], jnp.nan)
