@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from .execution import finish, harmless, mark_invalid, prepare
@@ -104,12 +105,19 @@ def _predict(task: Task, samples: Samples, options: Options) -> Prediction:
 
 
 def _pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
-    if not is_traced(task):
-        return pretrain(task, samples, options)
-    return mark_invalid(task, pretrain(harmless(task), samples, options))
+    return (_pretrain_traced if is_traced(task) else pretrain)(task, samples, options)
 
 
 def _finetune(task: Task, pretrained, samples: Samples, options: Options) -> Finetuned:
-    if not is_traced(task):
-        return finetune(task, pretrained, samples, options)
+    return (_finetune_traced if is_traced(task) else finetune)(task, pretrained, samples, options)
+
+
+# Compiled as a whole, for vmap and grad outside of jit. Only traced parameters can be invalid here.
+@eqx.filter_jit
+def _pretrain_traced(task: Task, samples: Samples, options: Options) -> Pretrained:
+    return mark_invalid(task, pretrain(harmless(task), samples, options))
+
+
+@eqx.filter_jit
+def _finetune_traced(task: Task, pretrained, samples: Samples, options: Options) -> Finetuned:
     return mark_invalid(task, finetune(harmless(task), pretrained, samples, options))

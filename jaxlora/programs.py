@@ -27,22 +27,16 @@ class Program:
     def __init__(self, function: Callable):
         functools.update_wrapper(self, function)
         self.function = function
-        self._known: dict[Any, Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
         return (self._nested if _inside_trace(arguments) else self._jitted)(*arguments)
 
     def compile(self, *arguments: Any) -> Any:
-        """Compile for arguments of these shapes, once; returns the shapes of the output."""
-        shapes = jax.tree.map(lambda x: (x.shape, x.dtype) if hasattr(x, "shape") else x, arguments)
-        leaves, structure = jax.tree.flatten(shapes)
-        key = (structure, *leaves, jax.default_backend())
-        if key not in self._known:
-            lowered = self._jitted.lower(*arguments)
-            lowered.compile()
-            self._known[key] = lowered.out_info
-        return self._known[key]
+        """Compile for arguments of these shapes, as a call would; returns the output's shapes."""
+        lowered = self._jitted.lower(*arguments)
+        lowered.compile()  # JAX keeps it for the calls
+        return lowered.out_info
 
     def in_groups(self, replicated: Any, *shared: Any) -> Any:
         """The function of `replicated`, whose leaves have a leading axis of replicates, by groups.
@@ -55,8 +49,6 @@ class Program:
             stacked = jax.tree.map(lambda *x: jnp.stack(x), *groups)
             found = jax.lax.map(lambda group: self._nested(group, *shared), stacked)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-        if len(groups) == 1:
-            return self(replicated, *shared)
         self.compile(groups[0], *shared)  # not in every thread
         float64 = jax.config.values["jax_enable_x64"]
 
