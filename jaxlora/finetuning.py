@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .averages import Averages
 from .branches import BranchedFixedPoint, BranchedMap, solve_on_branches
 from .laws import root
 from .options import Options
@@ -43,16 +44,6 @@ class SideFields(NamedTuple):
 
     teacher: jax.Array
     student: jax.Array
-
-
-class Averages(NamedTuple):
-    """(q̂, m̂, v̂), by how much Stein's form of k differs from the one before (as a share of the
-    response), and |X|²_F of every sample's response X = L (I + v L)⁻¹, (n,).
-    """
-
-    conjugates: Conjugates
-    stein_gap: jax.Array
-    response_norms: jax.Array
 
 
 class StateEvolution(BranchedMap):

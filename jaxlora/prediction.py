@@ -109,7 +109,8 @@ def _pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
 
 
 def _finetune(task: Task, pretrained, samples: Samples, options: Options) -> Finetuned:
-    return (_finetune_traced if is_traced(task) else finetune)(task, pretrained, samples, options)
+    traced = is_traced((task, pretrained))
+    return (_finetune_traced if traced else finetune)(task, pretrained, samples, options)
 
 
 # Compiled as a whole, for vmap and grad outside of jit. Only traced parameters can be invalid here.

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .averages import Averages
 from .branches import BranchedFixedPoint, BranchedMap, solve_on_branches
 from .laws import conditional_variance, correlated, root
 from .options import Options
@@ -37,16 +38,6 @@ class Conjugates(NamedTuple):
     Q: jax.Array
     M: jax.Array
     V: jax.Array
-
-
-class Averages(NamedTuple):
-    """(Q̂, M̂, V̂), by how much Stein's form of V̂ differs from the one before (as a share of the
-    response), and |X|²_F of every sample's response X = L (I + V L)⁻¹, (n,).
-    """
-
-    conjugates: Conjugates
-    stein_gap: jax.Array
-    response_norms: jax.Array
 
 
 class StateEvolution(BranchedMap):

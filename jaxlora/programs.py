@@ -38,11 +38,11 @@ class Program:
         lowered.compile()  # JAX keeps it for the calls
         return lowered.out_info
 
-    def in_groups(self, replicated: Any, *shared: Any) -> Any:
+    def in_groups(self, replicated: Any, *shared: Any, in_turn: bool = False) -> Any:
         """The function of `replicated`, whose leaves have a leading axis of replicates, by groups.
 
-        A group's replicates are solved in turn, each from the solution of the one before. On a CPU
-        the groups run in threads: small loops gain little from several cores.
+        A group's replicates are solved in turn, each from the solution of the one before. Groups
+        run in threads, as small loops gain little from several cores, or `in_turn`.
         """
         groups = split(replicated)
         if _inside_trace((replicated, shared)):
@@ -57,7 +57,7 @@ class Program:
             with jax.enable_x64(float64):
                 return jax.block_until_ready(self(group, *shared))
 
-        with ThreadPoolExecutor(len(groups)) as pool:
+        with ThreadPoolExecutor(1 if in_turn else len(groups)) as pool:
             found = list(pool.map(run, groups))
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 

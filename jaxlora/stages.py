@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .options import Options
-from .programs import split
+from .programs import Program, split
 from .replicates import TrainingSet, finetune_replicates, pretrain_replicates
 from .sampling import Samples
 from .summary import (
@@ -21,7 +21,7 @@ def pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
     """Solve the pre-training, or take the one given by hand."""
     if task.given is not None:
         return given_pretraining(samples.test, task)
-    solved = pretrain_replicates.in_groups(samples.train, task, options)
+    solved = _solve(pretrain_replicates, samples.train, task, options)
     return summarise_pretraining(solved, samples.test, task)
 
 
@@ -29,8 +29,13 @@ def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Opti
     """Solve the fine-tuning of a pre-trained layer."""
     student = pretrained.student if task.reuse else None
     sets = TrainingSet(pretrained.order, student, samples.train, samples.pool)
-    branches = finetune_replicates.in_groups(sets, task, options)
+    branches = _solve(finetune_replicates, sets, task, options)
     return summarise_finetuning(branches, pretrained.order, samples.test, task)
+
+
+def _solve(program: Program, replicated, task: Task, options: Options):
+    # Logs of two solves at a time could not be told apart.
+    return program.in_groups(replicated, task, options, in_turn=options.verbose)
 
 
 def compile_stages(task: Task, samples: Samples, options: Options) -> None:

@@ -64,6 +64,29 @@ def test_vmap_under_jit_is_the_loop_and_marks_what_is_invalid(prediction):
     assert float(got.finetuning.q[3]) == 0
 
 
+def test_vmap_without_jit_traces_once():
+    traced = []
+
+    def counted(a):
+        traced.append(a)
+        return jax.nn.softmax(a, axis=1)
+
+    task = Task(
+        tokens=2, activation=counted, given=(1.5, 1.5, 1.0), delta=0.5, alpha_ft=3.0, lam_ft=1.0
+    )
+
+    def error(lam_ft):
+        point = eqx.tree_at(lambda t: t.lam_ft, task, lam_ft)
+        return predict(point, **FAST, throw=False).finetuning.test_error
+
+    first = jax.vmap(error)(jnp.array([0.5, 1.0]))
+    count = len(traced)
+    assert count > 0
+    second = jax.vmap(error)(jnp.array([0.5, 1.0]))
+    assert len(traced) == count
+    np.testing.assert_array_equal(first, second)
+
+
 def test_throw_is_refused_where_values_are_traced():
     with pytest.raises(ValueError, match="throw = True"):
         jax.jit(lambda x: predict(with_lam_ft(x), **FAST))(0.5)

@@ -1,0 +1,17 @@
+"""What the equations of a stage average over the samples of a replicate."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Averages(NamedTuple):
+    """A stage's conjugates, and what its status and its replicon are read from.
+
+    `stein_gap` is by how much the response's form of Stein's lemma differs from the form before, as
+    a share; `response_norms` (n,) is |X|²_F of every sample's response X = L (I + V L)⁻¹.
+    """
+
+    conjugates: Any
+    stein_gap: jax.Array
+    response_norms: jax.Array
