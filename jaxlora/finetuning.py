@@ -221,11 +221,14 @@ def solve_state_evolution(
     order = from_noise(x)
     train_error = evolution.train_error(x, minimum)
     averages = evolution.averages(x, minimum)
+    q_hat, m_hat, v_hat = averages.conjugates
+    # ŵ is defined up to its sign, which the iteration may have changed: m ≥ 0.
+    conjugates = Conjugates(q_hat, jnp.where(x[0] < 0, -m_hat, m_hat), v_hat)
     # λ' q → 0 as λ' → ∞, where q ~ 1/λ'².
     ridge = jnp.where(jnp.isinf(task.lam_ft), 0.0, task.lam_ft * order[0])
     return FinetuningSolution(
         order,
-        averages.conjugates,
+        conjugates,
         train_error,
         task.alpha_ft * train_error + ridge,
         evolution.replicon(x[2], averages),

@@ -1,3 +1,5 @@
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,6 +7,10 @@ from independent import trained_spike
 
 import jaxlora
 from jaxlora import predict, solve_finetuning
+from jaxlora.finetuning import SideFields, solve_state_evolution
+from jaxlora.laws import correlated
+from jaxlora.sampling import draw
+from jaxlora.symmetric import root_weights, unpack
 
 GIVEN = {"tokens": 3, "delta": 0.5, "given": (1.5, 1.5, 1.0), "alpha_ft": 3.0}
 
@@ -99,3 +105,20 @@ def test_the_branch_of_least_energy_is_reported():
     assert set(energies) == {"informed", "uninformed"}
     assert float(values.energy) <= min(energies.values()) + 1e-6
     np.testing.assert_allclose(values.energy, 3 * values.train_error + 0.3 * values.q, rtol=1e-12)
+
+
+def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
+    # ŵ → −ŵ takes (m, ζ) to (−m, −ζ); the solution reported has m ≥ 0 and m̂ = m/v either way.
+    task = jaxlora.Task(**GIVEN, lam_ft=0.5)
+    draws = jax.tree.map(lambda x: x[0], draw(3, 2**10, 1, 0, 0))
+    mirrored = eqx.tree_at(lambda d: d.noise, draws, -draws.noise)
+    packed = correlated(task.teacher_variance(), *jnp.array([1.0, 1.5]), draws.first, draws.second)
+    fields = SideFields(*(unpack(root_weights(3, x) * x, 3) for x in packed))
+    solutions = [
+        solve_state_evolution(task, fields, d, jnp.array([1.0, m, 0.2]), jaxlora.Options())
+        for d, m in ((draws, 0.95), (mirrored, -0.95))
+    ]
+    for order, conjugates in ((s.order, s.conjugates) for s in solutions):
+        np.testing.assert_allclose(order, solutions[0].order, rtol=1e-8)
+        np.testing.assert_allclose(conjugates, solutions[0].conjugates, rtol=1e-7)
+        np.testing.assert_allclose(conjugates.m, order[1] / order[2], rtol=1e-8)
