@@ -202,10 +202,10 @@ def _zero_branch(task: Task, samples: Samples, options: Options):
     pretrained = pretrain(task, samples, options)
 
     def threshold(inputs) -> ZeroBranch:
-        order, student, draws, pool = inputs
-        return zero_branch(task, training_fields(task, order, student, draws, pool, options), draws)
+        order, draws, pool = inputs
+        return zero_branch(task, training_fields(task, order, draws, pool, options), draws)
 
-    inputs = (pretrained.order, pretrained.student, samples.train, samples.pool)
+    inputs = (pretrained.order, samples.finetuning, samples.pool)
     values, stderr = mean_and_stderr(jax.lax.map(threshold, inputs))
     return values, stderr, pretrained.status.result
 

@@ -11,7 +11,7 @@ from .active import pool_factor
 from .options import Options
 from .outputs import ConvergenceError
 from .results import Result
-from .sampling import POOL, TEST, TRAIN, Samples, draw
+from .sampling import FINETUNING, POOL, PRETRAINING, TEST, Samples, draw, draw_fields
 from .stability import Stability
 from .tasks import Task
 
@@ -75,15 +75,20 @@ def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Sam
             raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed = {seed!r}: must be a non-negative integer")
-    each = samples // replicates
+    each, equivariant = samples // replicates, task.activation.is_equivariant(task.tokens)
 
-    def drawn(factor: int, stream: int) -> Any:
-        normal = draw(task.tokens, factor * each, replicates, seed, stream, options.sampling)
+    def drawn(source, factor: int, stream: int, *arguments) -> Any:
+        count = factor * each
+        normal = source(task.tokens, count, replicates, seed, stream, options.sampling, *arguments)
         return jax.tree.map(lambda x: jnp.asarray(x, options.precision), normal)
 
     factor = pool_factor(task.active_ratio)
-    pool = drawn(factor, POOL) if factor else None
-    return Samples(drawn(1, TRAIN), drawn(TEST_FACTOR, TEST), pool)
+    return Samples(
+        drawn(draw_fields, 1, PRETRAINING) if task.given is None else None,
+        drawn(draw, 1, FINETUNING, equivariant),
+        drawn(draw, TEST_FACTOR, TEST, equivariant),
+        drawn(draw_fields, factor, POOL) if factor else None,
+    )
 
 
 def finish(solved, throw: bool):

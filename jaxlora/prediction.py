@@ -79,8 +79,8 @@ def solve_finetuning(
 ) -> Finetuned:
     """Solve the fine-tuning alone (theory section 5, Result 5); arguments as in `predict`.
 
-    `pretrained` is what `solve_pretraining` returned for the same samples, replicates and seed; it
-    may be left out where `task.given` sets the pre-training by hand.
+    `pretrained` is what `solve_pretraining` returned for as many replicates; it may be left out
+    where `task.given` sets the pre-training by hand.
     """
     if pretrained is None and task.given is None:
         raise ValueError("pretrained is missing: must be solved first, or task.given set")

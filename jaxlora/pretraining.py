@@ -26,7 +26,7 @@ from .proximal import (
     trace_of_response,
 )
 from .results import Result
-from .sampling import Draws
+from .sampling import FieldDraws
 from .spectrum import right_edge, truncated_moments
 from .stability import mean_response_norm, pretraining_replicon
 from .tasks import Task
@@ -44,11 +44,11 @@ class StateEvolution(BranchedMap):
     """The pre-training's map (Q, M, V) → (Q, M, V) on frozen draws (one replicate)."""
 
     task: Task
-    draws: Draws
+    draws: FieldDraws
     options: Options = eqx.field(static=True)
     target: jax.Array  # σ(z*) (T, T, n)
 
-    def __init__(self, task: Task, draws: Draws, options: Options):
+    def __init__(self, task: Task, draws: FieldDraws, options: Options):
         self.task, self.draws, self.options = task, draws, options
         teacher = jnp.sqrt(task.teacher_variance()) * draws.first
         self.target = task.activation(self.problem.field(teacher))
@@ -131,9 +131,9 @@ class StateEvolution(BranchedMap):
             self.task.kappa0,
         )
 
-    def train_error(self, x, minimum) -> jax.Array:
-        """E_train = E_R |σ(z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
-        return self.draws.mean(self.problem.loss(minimum, self.target))
+    def train_error(self, minimum: jax.Array) -> jax.Array:
+        """E_train = E_R |σ(β z) − σ(z*)|² (20), for the proximal points `minimum` (L, n)."""
+        return self.draws.mean(self.problem.loss(self.task.beta * minimum, self.target))
 
 
 def truncation(task: Task, conjugates: Conjugates) -> tuple[jax.Array, jax.Array]:
@@ -155,11 +155,11 @@ def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
 
 
 class PretrainingSolution(eqx.Module):
-    """A solved replicate: its order parameters (Q, M, V), proximal points and status."""
+    """A solved replicate: (Q, M, V), conjugates, training error and status."""
 
     order: jax.Array
     conjugates: Conjugates
-    minimum: jax.Array
+    train_error: jax.Array
     critical_lam: jax.Array
     replicon: jax.Array
     fixed_point: BranchedFixedPoint
@@ -168,7 +168,7 @@ class PretrainingSolution(eqx.Module):
 
 
 def solve_state_evolution(
-    task: Task, draws: Draws, start: jax.Array, options: Options
+    task: Task, draws: FieldDraws, start: jax.Array, options: Options
 ) -> PretrainingSolution:
     """Solve the pre-training on one replicate's draws, from (Q, M, V) = `start`.
 
@@ -206,7 +206,7 @@ def solve_state_evolution(
     return PretrainingSolution(
         choose(zero, solved.value),
         Conjugates(*map(choose, at_zero, averages.conjugates)),
-        choose(0.0, minimum.x),
+        evolution.train_error(choose(0.0, minimum.x)),
         critical_lam,
         choose(0.0, evolution.replicon(averages)),
         solved,

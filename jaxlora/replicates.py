@@ -11,7 +11,7 @@ from .laws import correlated
 from .options import Options
 from .programs import Program
 from .results import Result
-from .sampling import Draws
+from .sampling import Draws, FieldDraws
 from .symmetric import root_weights, unpack
 from .tasks import Task
 
@@ -20,35 +20,27 @@ MET = 1e-6  # relative distance of two solutions that are the same
 LEAST_GUESS = 1e-4  # of q, for a replicate's solution to start the next one
 
 
-class PretrainedReplicates(NamedTuple):
-    """The pre-training of every replicate, and E_train (20) of the recalibrated layer."""
-
-    solution: pretraining.PretrainingSolution
-    train_error: jax.Array
-
-
 class TrainingSet(NamedTuple):
-    """What a replicate's fine-tuning needs: (Q, M, V), the reused sequences' z/√s, its draws."""
+    """What a replicate's fine-tuning needs: (Q, M, V), its draws, candidates to select from."""
 
     order: jax.Array
-    student: jax.Array | None
     draws: Draws
-    pool: Draws | None
+    pool: FieldDraws | None
 
 
 @Program
-def pretrain_replicates(draws: Draws, task: Task, options: Options) -> PretrainedReplicates:
+def pretrain_replicates(
+    draws: FieldDraws, task: Task, options: Options
+) -> pretraining.PretrainingSolution:
     """Solve the pre-training on every replicate."""
 
     def solve(start, draws):
         solution = pretraining.solve_state_evolution(task, draws, start, options)
-        evolution = pretraining.StateEvolution(task, draws, options)
-        train_error = evolution.train_error(solution.order, task.beta * solution.minimum)
         usable = solution.result == Result.CONVERGED
-        return jnp.where(usable, solution.order, start), (solution, train_error)
+        return jnp.where(usable, solution.order, start), solution
 
     start = jnp.asarray(PRETRAINING_START, task.delta.dtype)
-    return PretrainedReplicates(*jax.lax.scan(solve, start, draws)[1])
+    return jax.lax.scan(solve, start, draws)[1]
 
 
 @Program
@@ -84,15 +76,13 @@ def finetune_replicates(
     return jax.lax.scan(solve_replicate, starts, sets)[1]
 
 
-def training_fields(task, order, student, draws, pool, options) -> finetuning.SideFields:
+def training_fields(task, order, draws, pool, options) -> finetuning.SideFields:
     """(z*, z) on the labelled sequences: under Q, or under R for e = 1, selected by Algorithm 1."""
     source = draws if pool is None else pool
     Q, M, V = order
-    teacher, fresh = correlated(task.teacher_variance(), M, Q, source.first, source.second)
-    if not task.reuse:
-        student = fresh
-    elif pool is not None:
-        evolution = pretraining.StateEvolution(task, pool, options)
+    teacher, student = correlated(task.teacher_variance(), M, Q, source.first, source.second)
+    if task.reuse:
+        evolution = pretraining.StateEvolution(task, source, options)
         student = jnp.where(V > 0, evolution.search(order).x, 0.0)
     root = root_weights(task.tokens, teacher)
     teacher = unpack(root * teacher, task.tokens)

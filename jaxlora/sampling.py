@@ -10,24 +10,23 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
+from .folding import fold_sign, sort_tokens
 from .symmetric import packed_size, weights
 
 METHODS = ("sobol", "monte_carlo")
 # Streams: proximal maps, cheaper test averages, candidates, nodes of integrals over a posterior.
-TRAIN, TEST, POOL, NODES = 0, 1, 2, 5
+PRETRAINING, FINETUNING, TEST, POOL, NODES = range(5)
 
 
-class Draws(eqx.Module):
-    """Standard normal draws of both stages and the weights their averages take, samples last.
+class FieldDraws(eqx.Module):
+    """Standard normal draws of the laws Q and R and the weights their averages take, samples last.
 
-    Q and R use (`first`, `second`) of shape (..., L, n), Q' and R' use (`spike`, `noise`) of shape
-    (..., T, n); `weights` (..., n) sum to one. The leading axis counts replicates where present.
+    `first` and `second` have shape (..., L, n); `weights` (..., n) sum to one. The leading axis
+    counts replicates where present.
     """
 
     first: np.ndarray
     second: np.ndarray
-    spike: np.ndarray
-    noise: np.ndarray
     weights: np.ndarray
 
     def mean(self, values: jax.Array) -> jax.Array:
@@ -35,35 +34,68 @@ class Draws(eqx.Module):
         return jnp.sum(self.weights * values)
 
 
-class Samples(eqx.Module):
-    """The frozen draws of a solve; `pool` are the candidates of active fine-tuning."""
+class Draws(FieldDraws):
+    """The draws of Q' and R' as well: `spike` and `noise`, of shape (..., T, n).
 
-    train: Draws
+    They stand for all that symmetries of the equations relate them to (see `folding`).
+    """
+
+    spike: np.ndarray
+    noise: np.ndarray
+
+
+class Samples(eqx.Module):
+    """The frozen draws of a solve; `pool` are the candidates of active fine-tuning.
+
+    Those of the two stages are independent, since each stage has its own most important variables,
+    and the first of Sobol points are the most uniform.
+    """
+
+    pretraining: FieldDraws | None
+    finetuning: Draws
     test: Draws
-    pool: Draws | None
+    pool: FieldDraws | None
+
+
+@functools.lru_cache(maxsize=4)
+def draw_fields(
+    tokens: int, samples: int, replicates: int, seed: int, stream: int, method: str = "sobol"
+) -> FieldDraws:
+    """The draws of all replicates for a stage without spike; arguments as in `draw`."""
+    size = packed_size(tokens)
+    normal = standard_normal(2 * size, samples, replicates, seed, stream, method)
+    first, second = np.split(normal, 2, axis=1)
+    features = [_features(_families(tokens, *pair)) for pair in zip(first, second, strict=True)]
+    return FieldDraws(first, second, np.stack([_averaging_weights(f) for f in features]))
 
 
 @functools.lru_cache(maxsize=4)
 def draw(
-    tokens: int, samples: int, replicates: int, seed: int, stream: int, method: str = "sobol"
+    tokens: int,
+    samples: int,
+    replicates: int,
+    seed: int,
+    stream: int,
+    method: str = "sobol",
+    equivariant: bool = False,
 ) -> Draws:
     """The draws of all replicates, the same for the same arguments.
 
     Replicates are independent scrambles (or independent draws), so that their scatter measures the
     sampling error. Sobol points are at their best where `samples`, the number in one replicate, is
-    a power of two. Raises ValueError for an unknown method.
+    a power of two. For an `equivariant` activation the tokens are sorted. Raises ValueError for an
+    unknown method.
     """
     size = packed_size(tokens)
     sizes = (tokens, tokens, size, size)
     normal = standard_normal(sum(sizes), samples, replicates, seed, stream, method)
     spike, noise, first, second = np.split(normal, np.cumsum(sizes)[:-1], axis=1)
-    averaging = np.stack(
-        [
-            _averaging_weights(_features(tokens, *parts))
-            for parts in zip(first, second, spike, noise, strict=True)
-        ]
-    )
-    return Draws(first, second, spike, noise, averaging)
+    spike, noise = sort_tokens(spike) if equivariant else spike, fold_sign(noise)
+    averaging = []
+    for *fields, chi, zeta in zip(first, second, spike, noise, strict=True):
+        features = _features(_families(tokens, *fields), (chi, zeta))
+        averaging.append(_averaging_weights(features))
+    return Draws(first, second, np.stack(averaging), spike, noise)
 
 
 def draw_nodes(
@@ -106,15 +138,24 @@ def _monte_carlo(dimension: int, samples: int, rng: np.random.Generator) -> np.n
     return rng.standard_normal((dimension, samples))
 
 
-def _features(tokens: int, first, second, spike, noise) -> np.ndarray:
-    """Functions of the draws with mean zero, shape (features, n): sums, squares, products."""
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _families(tokens: int, first: np.ndarray, second: np.ndarray) -> list[Pair]:
+    """The pairs of draws that permutations of the tokens relate, each of shape (members, n)."""
     diagonal = weights(tokens) == 2
-    families = [(spike, noise), (first[diagonal], second[diagonal])]
-    if tokens > 1:
-        families.append((first[~diagonal], second[~diagonal]))
-    features = []
-    for a, b in families:
-        features += [a.sum(0), b.sum(0), (a * b).sum(0), (a**2 - 1).sum(0), (b**2 - 1).sum(0)]
+    parts = (diagonal, ~diagonal) if tokens > 1 else (diagonal,)
+    return [(first[part], second[part]) for part in parts]
+
+
+def _features(families: list[Pair], *spikes: Pair) -> np.ndarray:
+    """Functions of the draws with mean zero, shape (features, n): sums, squares, products.
+
+    Those of the `spikes` (χ*, ζ) are even, as all that is averaged is.
+    """
+    features = [x.sum(0) for pair in families for x in pair]
+    for a, b in [*families, *spikes]:
+        features += [(a * b).sum(0), (a**2 - 1).sum(0), (b**2 - 1).sum(0)]
     return np.array(features)
 
 

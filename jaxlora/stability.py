@@ -5,7 +5,7 @@ import enum
 import jax
 import jax.numpy as jnp
 
-from .sampling import Draws
+from .sampling import FieldDraws
 from .spectrum import truncation_spread
 
 LARGEST_SWITCHED_SHARE, LARGEST_JUMP_SHARE = 1e-3, 1e-2
@@ -43,7 +43,7 @@ _MESSAGES = {
 }
 
 
-def mean_response_norm(draws: Draws, norm: jax.Array) -> jax.Array:
+def mean_response_norm(draws: FieldDraws, norm: jax.Array) -> jax.Array:
     """E|X|²_F of samples with |X|²_F = `norm` (n,), whose tail is heavy where minima compete.
 
     A sample's two minima merge in a cusp, where the proximal objective is x⁴/4 + a x²/2 + b x up to

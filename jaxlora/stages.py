@@ -21,14 +21,13 @@ def pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
     """Solve the pre-training, or take the one given by hand."""
     if task.given is not None:
         return given_pretraining(samples.test, task)
-    solved = _solve(pretrain_replicates, samples.train, task, options)
+    solved = _solve(pretrain_replicates, samples.pretraining, task, options)
     return summarise_pretraining(solved, samples.test, task)
 
 
 def finetune(task: Task, pretrained: Pretrained, samples: Samples, options: Options) -> Finetuned:
     """Solve the fine-tuning of a pre-trained layer."""
-    student = pretrained.student if task.reuse else None
-    sets = TrainingSet(pretrained.order, student, samples.train, samples.pool)
+    sets = TrainingSet(pretrained.order, samples.finetuning, samples.pool)
     branches = _solve(finetune_replicates, sets, task, options)
     return summarise_finetuning(branches, pretrained.order, samples.test, task)
 
@@ -40,15 +39,14 @@ def _solve(program: Program, replicated, task: Task, options: Options):
 
 def compile_stages(task: Task, samples: Samples, options: Options) -> None:
     """Compile what both stages run."""
-    draws, test = samples.train, samples.test
+    draws, test = samples.finetuning, samples.test
     if task.given is None:
-        solved = pretrain_replicates.compile(split(draws)[0], task, options)
+        solved = pretrain_replicates.compile(split(samples.pretraining)[0], task, options)
         summarise_pretraining.compile(_of_all(solved, draws), test, task)
     else:
         given_pretraining.compile(test, task)
     order = jnp.zeros((len(draws.weights), 3), draws.weights.dtype)
-    student = jnp.zeros_like(draws.first) if task.reuse else None
-    sets = TrainingSet(order, student, draws, samples.pool)
+    sets = TrainingSet(order, draws, samples.pool)
     branches = finetune_replicates.compile(split(sets)[0], task, options)
     summarise_finetuning.compile(_of_all(branches, draws), order, test, task)
 

@@ -9,7 +9,6 @@ from .noise import effective_noise
 from .observables import Errors, evaluate
 from .outputs import Branch, Finetuning, Pretraining, SolveStatus, mean_and_stderr
 from .programs import Program
-from .replicates import PretrainedReplicates
 from .results import Result, worst
 from .sampling import Draws
 from .stability import Stability, jumps, verdict
@@ -17,17 +16,12 @@ from .tasks import Task
 
 
 class Pretrained(eqx.Module):
-    """A solved pre-training: values, standard errors, status, and its replicates.
-
-    `order` (R, 3) is (Q, M, V) of each replicate, `student` (R, L, n) the packed z/√s on its
-    training samples, for reused sequences.
-    """
+    """A solved pre-training: values, standard errors, status, and (Q, M, V) of each replicate."""
 
     values: Pretraining
     stderr: Pretraining
     status: SolveStatus
     order: jax.Array
-    student: jax.Array | None
 
 
 class Finetuned(eqx.Module):
@@ -39,9 +33,10 @@ class Finetuned(eqx.Module):
 
 
 @Program
-def summarise_pretraining(replicates: PretrainedReplicates, test: Draws, task: Task) -> Pretrained:
+def summarise_pretraining(
+    solution: pretraining.PretrainingSolution, test: Draws, task: Task
+) -> Pretrained:
     """The pre-training of the replicates, averaged."""
-    solution, train_error = replicates
     order = solution.order
     values, stderr = mean_and_stderr(
         Pretraining(
@@ -52,14 +47,14 @@ def summarise_pretraining(replicates: PretrainedReplicates, test: Draws, task: T
             M_hat=solution.conjugates.M,
             V_hat=solution.conjugates.V,
             test_error=_pretraining_test_error(task, order, test),
-            train_error=train_error,
+            train_error=solution.train_error,
             effective_noise=_effective_noise(task, order),
             critical_lam=solution.critical_lam,
             replicon=solution.replicon,
         )
     )
     status = _status(solution, values.replicon, stderr.replicon)
-    return Pretrained(values, stderr, status, order, solution.minimum)
+    return Pretrained(values, stderr, status, order)
 
 
 @Program
@@ -136,7 +131,7 @@ def given_pretraining(test: Draws, task: Task) -> Pretrained:
     )
     result, undefined = jnp.asarray(Result.GIVEN), jnp.asarray(Stability.UNDEFINED)
     status = SolveStatus(result, zero, zero, zero, zero, zero, zero, undefined)
-    return Pretrained(values, stderr, status, order, None)
+    return Pretrained(values, stderr, status, order)
 
 
 def _test_errors(task, order, q, m, test: Draws) -> Errors:

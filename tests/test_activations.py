@@ -133,6 +133,24 @@ def test_unknown_name_is_refused_with_what_is_allowed():
     assert all(name in str(error.value) for name in ACTIVATIONS)
 
 
+def causal(a):
+    return jax.nn.softmax(jnp.where(jnp.tri(len(a)) > 0, a, -jnp.inf), axis=1)
+
+
+def test_whether_tokens_may_be_permuted_is_found_out():
+    def scaled(a):
+        return jax.nn.softmax(a / len(a), axis=1)
+
+    for tokens in (1, 2, 3, 5):
+        assert as_activation("softmax").is_equivariant(tokens)
+        assert as_activation(scaled).is_equivariant(tokens)
+        assert as_activation(causal).is_equivariant(tokens) == (tokens == 1)
+    last_row = as_activation(lambda a: a.at[-1].set(0.0))
+    assert not last_row.is_equivariant(4)
+    assert jax.jit(lambda x: x * as_activation(scaled).is_equivariant(3))(1.0) == 1.0
+    assert not Activation(scaled, equivariant=False).is_equivariant(3)
+
+
 @pytest.mark.parametrize("value", [None, 3.0])
 def test_what_is_not_callable_is_refused(value):
     with pytest.raises(TypeError, match=str(value)):

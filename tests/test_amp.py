@@ -66,7 +66,7 @@ def paired_evolution(task, data, seed=0):
     noise = np.random.default_rng([seed, 1]).standard_normal(spike.shape)
     weights = jnp.full(spike.shape[1], 1 / spike.shape[1])
     unused = jnp.zeros((0, spike.shape[1]))
-    draws = Draws(unused, unused, spike, jnp.asarray(noise), weights)
+    draws = Draws(unused, unused, weights, spike, jnp.asarray(noise))
     return StateEvolution(task, data.fields, draws, Options())
 
 

@@ -110,12 +110,13 @@ def test_the_branch_of_least_energy_is_reported():
 def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
     # ŵ → −ŵ takes (m, ζ) to (−m, −ζ); the solution reported has m ≥ 0 and m̂ = m/v either way.
     task = jaxlora.Task(**GIVEN, lam_ft=0.5)
-    draws = jax.tree.map(lambda x: x[0], draw(3, 2**10, 1, 0, 0))
+    draws = jax.tree.map(lambda x: jnp.asarray(x[0]), draw(3, 2**10, 1, 0, 0))
     mirrored = eqx.tree_at(lambda d: d.noise, draws, -draws.noise)
     packed = correlated(task.teacher_variance(), *jnp.array([1.0, 1.5]), draws.first, draws.second)
     fields = SideFields(*(unpack(root_weights(3, x) * x, 3) for x in packed))
+    solve = eqx.filter_jit(solve_state_evolution)
     solutions = [
-        solve_state_evolution(task, fields, d, jnp.array([1.0, m, 0.2]), jaxlora.Options())
+        solve(task, fields, d, jnp.array([1.0, m, 0.2]), jaxlora.Options())
         for d, m in ((draws, 0.95), (mirrored, -0.95))
     ]
     for order, conjugates in ((s.order, s.conjugates) for s in solutions):

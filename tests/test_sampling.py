@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from jaxlora.sampling import METHODS, POOL, TEST, TRAIN, draw
+from jaxlora.sampling import FINETUNING, METHODS, POOL, PRETRAINING, TEST, draw, draw_fields
 from jaxlora.symmetric import packed_size
 
 TOKENS, SAMPLES, REPLICATES = 3, 1024, 4
@@ -13,13 +13,43 @@ PARTS = ("first", "second", "spike", "noise")
 BOTH_METHODS = pytest.mark.parametrize("method", METHODS)
 
 
-def drawn(method="sobol", seed=0, stream=TRAIN, samples=SAMPLES, tokens=TOKENS):
-    return draw(tokens, samples, REPLICATES, seed, stream, method)
+SYMMETRIES = pytest.mark.parametrize("equivariant", [False, True])
+
+
+def drawn(
+    method="sobol",
+    seed=0,
+    stream=FINETUNING,
+    samples=SAMPLES,
+    tokens=TOKENS,
+    equivariant=False,
+):
+    return draw(tokens, samples, REPLICATES, seed, stream, method, equivariant)
+
+
+def fields_drawn(method="sobol", seed=0, stream=PRETRAINING, samples=SAMPLES):
+    return draw_fields(TOKENS, samples, REPLICATES, seed, stream, method)
 
 
 def stacked(draws):
     """All normal variables, (replicates, variables, samples)."""
-    return np.concatenate([getattr(draws, part) for part in PARTS], axis=1)
+    parts = [getattr(draws, part) for part in PARTS if hasattr(draws, part)]
+    return np.concatenate(parts, axis=1)
+
+
+def unfolded(draws, equivariant):
+    """All normal variables after a random symmetry on every sample, (variables, samples)."""
+    rng = np.random.default_rng(0)
+    first, second, spike, noise = (
+        np.moveaxis(getattr(draws, part), 1, 0).reshape(getattr(draws, part).shape[1], -1)
+        for part in PARTS
+    )
+    signs = rng.choice([-1, 1], spike.shape[1])
+    spike, noise = signs * spike, signs * noise
+    if equivariant:
+        order = np.argsort(rng.random(spike.shape), axis=0)
+        spike, noise = (np.take_along_axis(x, order, axis=0) for x in (spike, noise))
+    return np.concatenate([first, second, spike, noise])
 
 
 def families(draws):
@@ -76,14 +106,15 @@ def test_replicates_differ(method):
 
 @BOTH_METHODS
 def test_replicates_do_not_depend_on_how_many_are_drawn(method):
-    one = draw(TOKENS, SAMPLES, 1, 0, TRAIN, method)
+    one = draw(TOKENS, SAMPLES, 1, 0, FINETUNING, method)
     np.testing.assert_array_equal(stacked(one)[0], stacked(drawn(method))[0])
 
 
 @BOTH_METHODS
-def test_moments_of_every_variable(method):
-    """Within 5 standard errors of independent draws: 72 variables and 4 moments are compared."""
-    normal = np.moveaxis(stacked(drawn(method)), 1, 0).reshape(-1, REPLICATES * SAMPLES)
+@SYMMETRIES
+def test_moments_of_every_variable(method, equivariant):
+    """Within 5 standard errors of independent draws: 18 variables and 4 moments are compared."""
+    normal = unfolded(drawn(method, equivariant=equivariant), equivariant)
     for power in range(1, 5):
         mean = (1, 0, 1, 0, 3)[power]
         variance = math.prod(range(1, 2 * power, 2)) - mean**2
@@ -92,9 +123,10 @@ def test_moments_of_every_variable(method):
 
 
 @BOTH_METHODS
-def test_variables_are_uncorrelated(method):
+@SYMMETRIES
+def test_variables_are_uncorrelated(method, equivariant):
     """Within 5 standard errors: 153 pairs are compared."""
-    normal = np.moveaxis(stacked(drawn(method)), 1, 0).reshape(-1, REPLICATES * SAMPLES)
+    normal = unfolded(drawn(method, equivariant=equivariant), equivariant)
     products = normal @ normal.T / normal.shape[1]
     off = ~np.eye(len(normal), dtype=bool)
     np.testing.assert_allclose(products[off], 0, atol=5 / math.sqrt(normal.shape[1]))
@@ -106,12 +138,14 @@ def test_weights_sum_to_one(method):
 
 
 @BOTH_METHODS
+@SYMMETRIES
 @pytest.mark.parametrize("family", ["tokens", "diagonal", "off the diagonal"])
-def test_weights_average_sums_squares_and_products_to_their_means(method, family):
-    draws = drawn(method)
+def test_weights_average_sums_squares_and_products_to_their_means(method, equivariant, family):
+    draws = drawn(method, equivariant=equivariant)
     a, b = families(draws)[family]
     members = a.shape[1]
-    for values, mean in ((a, 0), (b, 0), (a * b, 0), (a**2, members), (b**2, members)):
+    sums = () if family == "tokens" else ((a, 0), (b, 0))
+    for values, mean in (*sums, (a * b, 0), (a**2, members), (b**2, members)):
         total = values.sum(1)
         np.testing.assert_allclose(average(draws, total), mean, atol=1e-12)
         assert np.all(np.abs(total.mean(-1) - mean) > 1e-9)
@@ -121,7 +155,8 @@ def test_weights_average_sums_squares_and_products_to_their_means(method, family
 def test_quadratic_functions_of_symmetric_sums_have_no_sampling_error(method):
     draws = drawn(method)
     value = 0.3 * draws.spike + 0.8 * draws.noise
-    quadratic = np.sum(value**2 - 2 * draws.noise, axis=1)
+    diagonal = families(draws)["diagonal"][0]
+    quadratic = np.sum(value**2 - 2 * diagonal, axis=1)
     exact = TOKENS * (0.3**2 + 0.8**2)
     weighted = np.abs(average(draws, quadratic) - exact)
     plain = np.abs(quadratic.mean(-1) - exact)
@@ -156,9 +191,21 @@ def test_fewer_tokens(tokens):
 
 def test_sobol_points_are_stratified():
     """Each variable of a scramble has one point in each of the n cells of equal probability."""
-    cells = np.floor(ndtr(stacked(drawn())) * SAMPLES).astype(int)
+    draws = drawn()
+    normal = np.concatenate([stacked(fields_drawn()), draws.first, draws.second, draws.spike], 1)
+    cells = np.floor(ndtr(normal) * SAMPLES).astype(int)
     expected = np.broadcast_to(np.arange(SAMPLES), cells.shape)
     np.testing.assert_array_equal(np.sort(cells, axis=-1), expected)
+
+
+@BOTH_METHODS
+def test_draws_of_the_fields_alone(method):
+    draws = fields_drawn(method)
+    assert draws.first.shape == draws.second.shape == (REPLICATES, packed_size(TOKENS), SAMPLES)
+    assert shared(stacked(draws), stacked(fields_drawn(method, stream=POOL))) < 1e-3
+    for x in (draws.first, draws.second, draws.first * draws.second):
+        for part in (slice(None, None), [0, 3, 5]):  # all entries, the diagonal
+            np.testing.assert_allclose(average(draws, x[:, part].sum(1)), 0, atol=1e-12)
 
 
 @BOTH_METHODS

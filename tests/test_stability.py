@@ -14,7 +14,7 @@ import jaxlora
 from jaxlora import finetuning, pretraining, solve_finetuning, solve_pretraining
 from jaxlora.options import Options
 from jaxlora.proximal import follow_minimum
-from jaxlora.sampling import Draws, draw
+from jaxlora.sampling import FieldDraws, draw
 from jaxlora.spectrum import edges, truncation_spread
 from jaxlora.stability import (
     LARGEST_JUMP_SHARE,
@@ -217,7 +217,7 @@ def test_finetuning_replicon_is_the_response_to_the_centre():
 
 def plain_draws(count):
     none = np.zeros((0, count))
-    return Draws(none, none, none, none, np.full(count, 1 / count))
+    return FieldDraws(none, none, np.full(count, 1 / count))
 
 
 def cusp_norms(rng, count):

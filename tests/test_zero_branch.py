@@ -9,7 +9,7 @@ from scipy.special import softmax
 import jaxlora
 from jaxlora.finetuning import SideFields
 from jaxlora.laws import correlated
-from jaxlora.sampling import TRAIN, Draws, draw
+from jaxlora.sampling import FINETUNING, Draws, draw
 from jaxlora.symmetric import root_weights, unpack
 from jaxlora.zero_branch import diagonalise, zero_branch
 
@@ -30,7 +30,7 @@ def make_task(alpha_ft, delta, given, tokens=3, **other):
 
 def draws_of(tokens, samples, replicates=None, seed=0):
     """Draws of one replicate, or of several on a leading axis."""
-    draws = jax.tree.map(jnp.asarray, draw(tokens, samples, replicates or 1, seed, TRAIN))
+    draws = jax.tree.map(jnp.asarray, draw(tokens, samples, replicates or 1, seed, FINETUNING))
     return draws if replicates else jax.tree.map(lambda x: x[0], draws)
 
 
@@ -150,7 +150,7 @@ def on_those_samples(task, teacher, student, chi, gamma):
     """
     count = len(chi)
     packed = np.zeros((task.tokens * (task.tokens + 1) // 2, count))
-    draws = Draws(packed, packed, chi.T, np.zeros_like(chi.T), np.full(count, 1 / count))
+    draws = Draws(packed, packed, np.full(count, 1 / count), chi.T, np.zeros_like(chi.T))
     fields = SideFields(np.moveaxis(teacher, 0, -1), np.moveaxis(student, 0, -1))
     branch = solve_on_samples(task, fields, draws)
     values, vectors = np.linalg.eigh(gamma)
@@ -234,7 +234,7 @@ def test_constant_gamma_is_a_spiked_wishart_matrix(sign, alpha, spike):
     gamma = jnp.broadcast_to(sign * jnp.eye(tokens)[..., None], (tokens, tokens, count))
     chi = np.full((tokens, count), np.sqrt(spike))
     empty = np.zeros((6, count))
-    draws = Draws(empty, empty, chi, chi, np.full(count, 1 / count))
+    draws = Draws(empty, empty, np.full(count, 1 / count), chi, chi)
     modes, (y_edge, y_outlier, exists) = modes_and_roots(gamma, draws, alpha)
     edge, outlier = (modes.ridge(y - modes.bound) for y in (y_edge, y_outlier))
     # Marchenko–Pastur: (1 ± √c)², or the kernel of XᵀX/D where c < 1.

@@ -123,9 +123,9 @@ def _solve(task: Task, samples: Samples, options: Options, nodes, channel: str) 
         return solve_channel(task, Q, draws, nodes, options, channel)
 
     if task.reuse:
-        solution = _known(Q, samples.train.weights.shape[0])
+        solution = _known(Q, samples.finetuning.weights.shape[0])
     else:
-        solution = jax.lax.map(solve, (samples.train, nodes))
+        solution = jax.lax.map(solve, (samples.finetuning, nodes))
 
     def observe(inputs):
         q, draws = inputs
