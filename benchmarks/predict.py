@@ -82,11 +82,12 @@ def at_solution(samples: int, options: jaxlora.Options):
     task = jaxlora.Task(**POINT)
     prediction = jaxlora.predict(task, samples=2**13)
     pre, fine = prediction.pretraining, prediction.finetuning
-    draws = jax.tree.map(lambda x: x[0], draw_samples(task, samples, 1, 0, options).train)
+    drawn = draw_samples(task, samples, 1, 0, options)
+    first, draws = jax.tree.map(lambda x: x[0], (drawn.pretraining, drawn.finetuning))
     order = jnp.stack([pre.Q, pre.M, pre.V])
-    fields = training_fields(task, order, None, draws, None, options)
+    fields = training_fields(task, order, draws, None, options)
     return (
-        (pretraining.StateEvolution(task, draws, options), order),
+        (pretraining.StateEvolution(task, first, options), order),
         (
             finetuning.StateEvolution(task, fields, draws, options),
             finetuning.to_noise(jnp.stack([fine.q, fine.m, fine.v])),
