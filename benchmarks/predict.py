@@ -85,7 +85,7 @@ def at_solution(samples: int, options: jaxlora.Options):
     drawn = draw_samples(task, samples, 1, 0, options)
     first, draws = jax.tree.map(lambda x: x[0], (drawn.pretraining, drawn.finetuning))
     order = jnp.stack([pre.Q, pre.M, pre.V])
-    fields = training_fields(task, order, draws, None, options)
+    fields, _ = training_fields(task, order, draws, None, options)
     return (
         (pretraining.StateEvolution(task, first, options), order),
         (

@@ -203,7 +203,8 @@ def _zero_branch(task: Task, samples: Samples, options: Options):
 
     def threshold(inputs) -> ZeroBranch:
         order, draws, pool = inputs
-        return zero_branch(task, training_fields(task, order, draws, pool, options), draws)
+        fields, _ = training_fields(task, order, draws, pool, options)
+        return zero_branch(task, fields, draws)
 
     inputs = (pretrained.order, samples.finetuning, samples.pool)
     values, stderr = mean_and_stderr(jax.lax.map(threshold, inputs))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -54,10 +55,13 @@ def finetune_replicates(
     starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
 
     def solve_replicate(guesses, training: TrainingSet):
-        fields = training_fields(task, *training, options)
+        fields, gradient = training_fields(task, *training, options)
 
         def solve(guess):
-            return finetuning.solve_state_evolution(task, fields, training.draws, guess, options)
+            draws = training.draws
+            solution = finetuning.solve_state_evolution(task, fields, draws, guess, options)
+            remaining = jnp.maximum(solution.fixed_point.largest_gradient, gradient)
+            return eqx.tree_at(lambda s: s.fixed_point.largest_gradient, solution, remaining)
 
         def solve_branch(last, inputs):
             start, guess = inputs
@@ -76,14 +80,19 @@ def finetune_replicates(
     return jax.lax.scan(solve_replicate, starts, sets)[1]
 
 
-def training_fields(task, order, draws, pool, options) -> finetuning.SideFields:
-    """(z*, z) on the labelled sequences: under Q, or under R for e = 1, selected by Algorithm 1."""
+def training_fields(task, order, draws, pool, options) -> tuple[finetuning.SideFields, jax.Array]:
+    """(z*, z) on the labelled sequences: under Q, or under R for e = 1, selected by Algorithm 1.
+
+    Also the largest gradient that is left of Prox where e = 1, else 0.
+    """
     source = draws if pool is None else pool
     Q, M, V = order
     teacher, student = correlated(task.teacher_variance(), M, Q, source.first, source.second)
+    gradient = jnp.zeros_like(V)
     if task.reuse:
-        evolution = pretraining.StateEvolution(task, source, options)
-        student = jnp.where(V > 0, evolution.search(order).x, 0.0)
+        minimum = pretraining.StateEvolution(task, source, options).search(order)
+        student = jnp.where(V > 0, minimum.x, 0.0)
+        gradient = jnp.where(V > 0, minimum.largest_gradient, 0.0)
     root = root_weights(task.tokens, teacher)
     teacher = unpack(root * teacher, task.tokens)
     student = unpack(root * task.beta * student, task.tokens)
@@ -91,4 +100,4 @@ def training_fields(task, order, draws, pool, options) -> finetuning.SideFields:
         count = draws.weights.shape[-1]
         ratio = jax.lax.stop_gradient(task.active_ratio)
         teacher, student = select(task.activation, ratio, teacher, student, count)
-    return finetuning.SideFields(teacher, student)
+    return finetuning.SideFields(teacher, student), gradient
