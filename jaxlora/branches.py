@@ -24,6 +24,7 @@ ROUNDS = 64
 PATIENT_ROUNDS = 8  # that aim at `tol` and may raise the residual; later ones take `jump_tol`
 PLAIN_STEPS, PLAIN_LENGTH = 8, 0.2
 NEARBY = 0.1  # relative change of x up to which minima are sought next to those known before
+ROUGH = 1e-2  # residual to which branches are followed that are about to change by more than NEARBY
 
 
 class BranchedMap(eqx.Module):
@@ -124,7 +125,7 @@ def solve_on_branches(
 
     def body(carry):
         held, minimum, found, change, search, plain_steps, rounds = carry
-        plain = plain_steps > 0
+        plain, far = plain_steps > 0, held.switching_jump > NEARBY
         step = jnp.where(plain, PLAIN_LENGTH, 0.0) * change
         begin = jnp.where(feasible(held.value + step), held.value + step, held.value)
         # All there is to a plain step, and to the first round, is the search.
@@ -138,15 +139,16 @@ def solve_on_branches(
             found,
             feasible,
             change=change,
-            tol=tol,
+            tol=jnp.where(search.found.everywhere & far, jnp.maximum(ROUGH, tol), tol),
             floor=floor,
             max_iterations=jnp.minimum(longest, max_iterations - held.iterations),
             **options,
         )
         search = search.renewed(function, solved.value)
         found_new = function.lowest(solved.value, search.found.x)
-        # What weighs the forms of Stein's lemma must settle, or the rounds could alternate.
-        settles = ~plain & (rounds >= PATIENT_ROUNDS // 2)
+        # What weighs the forms of Stein's lemma must settle, or the rounds could alternate, but not
+        # before it is the solution's own.
+        settles = ~plain & ~far & (rounds >= PATIENT_ROUNDS // 2)
         share = jnp.where(settles, found.competing_share, found_new.competing_share)
         found_new = found_new._replace(competing_share=share)
         change_new = function(solved.value, found_new) - solved.value

@@ -123,3 +123,13 @@ def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
         np.testing.assert_allclose(order, solutions[0].order, rtol=1e-8)
         np.testing.assert_allclose(conjugates, solutions[0].conjugates, rtol=1e-7)
         np.testing.assert_allclose(conjugates.m, order[1] / order[2], rtol=1e-8)
+
+
+def test_both_starts_lead_to_one_solution_where_minima_compete_on_the_way():
+    # Shares of competing minima from far away must not weigh the forms of Stein's lemma in the end.
+    point = {"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5, "lam": 0.1}
+    task = jaxlora.Task(**point, alpha_ft=3.0, lam_ft=0.2)
+    for seed in range(2):
+        solved = predict(task, samples=2**12, replicates=1, seed=seed).finetuning
+        informed, uninformed = (float(branch.v[()]) for branch in solved.branches)
+        np.testing.assert_allclose(uninformed, informed, rtol=1e-3)
