@@ -39,6 +39,18 @@ PLAIN = {
 ESTIMATORS = PLAIN | {"default": jaxlora.Options()}
 
 
+class PlainFieldDraws(FieldDraws):
+    """Draws that are averaged plainly, tails included."""
+
+    def mean_response(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """E Tr X and E|X|²_F, plain means."""
+        return self.mean(trace), self.mean(jnp.sum(X * X, axis=(0, 1)))
+
+
+class PlainDraws(PlainFieldDraws, Draws):
+    """The same with spikes."""
+
+
 def plain_samples(task: jaxlora.Task, samples: int, seed: int, options: jaxlora.Options) -> Samples:
     """As many draws as by default, one set for both stages, as they come and averaged plainly."""
     size = packed_size(task.tokens)
@@ -49,10 +61,10 @@ def plain_samples(task: jaxlora.Task, samples: int, seed: int, options: jaxlora.
         split = np.split(normal, np.cumsum(parts)[:-1], axis=1)
         spike, noise, first, second = map(jnp.asarray, split)
         weights = jnp.full((REPLICATES, count), 1 / count)
-        return Draws(first, second, weights, spike, noise)
+        return PlainDraws(first, second, weights, spike, noise)
 
     train = drawn(FINETUNING, samples // REPLICATES)
-    fields = FieldDraws(train.first, train.second, train.weights)
+    fields = PlainFieldDraws(train.first, train.second, train.weights)
     return Samples(fields, train, drawn(TEST, TEST_FACTOR * samples // REPLICATES), None)
 
 

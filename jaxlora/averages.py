@@ -9,9 +9,9 @@ class Averages(NamedTuple):
     """A stage's conjugates, and what its status and its replicon are read from.
 
     `stein_gap` is by how much the response's form of Stein's lemma differs from the form before, as
-    a share; `response_norms` (n,) is |X|²_F of every sample's response X = L (I + V L)⁻¹.
+    a share; `response_norm` is E|X|²_F of the samples' responses X = L (I + V L)⁻¹.
     """
 
     conjugates: Any
     stein_gap: jax.Array
-    response_norms: jax.Array
+    response_norm: jax.Array

@@ -24,7 +24,7 @@ from .proximal import (
     response,
 )
 from .sampling import Draws
-from .stability import finetuning_replicon, mean_response_norm
+from .stability import finetuning_replicon
 from .symmetric import identity_like
 from .tasks import Task
 
@@ -143,7 +143,7 @@ class StateEvolution(BranchedMap):
         force = self.problem.gamma(minimum.x, data)
         gamma = 2 * jnp.sum(force * minimum.x[None], axis=1)
         X = response(self.problem, minimum.x, v, data)
-        stein = self.draws.mean(jnp.trace(X))
+        stein, norm = self.draws.mean_response(X, jnp.trace(X))
         noise = jnp.maximum(s, jnp.finfo(gamma.dtype).tiny)
         before = self.draws.mean(_dot(gamma, self.draws.noise)) / noise
         k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
@@ -153,12 +153,11 @@ class StateEvolution(BranchedMap):
             alpha * (k - 2 * self.draws.mean(jnp.trace(force))),
         )
         stein_gap = v * (stein - before) / self.task.tokens
-        return Averages(conjugates, stein_gap, jnp.sum(X * X, axis=(0, 1)))
+        return Averages(conjugates, stein_gap, norm)
 
     def replicon(self, v, averages: Averages) -> jax.Array:
         """The replicon (78), from the averages at a fixed point."""
-        norm = mean_response_norm(self.draws, averages.response_norms)
-        return finetuning_replicon(self.task.alpha_ft, norm, v)
+        return finetuning_replicon(self.task.alpha_ft, averages.response_norm, v)
 
     def train_error(self, x, minimum: Minimum) -> jax.Array:
         """E'_train = E_R' |σ(z + χχᵀ − q I) − σ(z* + χ*χ*ᵀ − I)|² (20)."""

@@ -28,7 +28,7 @@ from .proximal import (
 from .results import Result
 from .sampling import FieldDraws
 from .spectrum import right_edge, truncated_moments
-from .stability import mean_response_norm, pretraining_replicon
+from .stability import pretraining_replicon
 from .tasks import Task
 
 
@@ -109,7 +109,8 @@ class StateEvolution(BranchedMap):
         A0, alpha = self.task.teacher_variance(), self.task.alpha
         gamma = self.problem.gradient(minimum.x, self.target)
         X = response(self.problem, minimum.x, V, self.target)
-        stein = self.draws.mean(trace_of_response(X, V))
+        trace = trace_of_response(X, V)
+        stein, norm = self.draws.mean_response(jax.lax.stop_gradient(X), trace)
         B = conditional_variance(A0, M, Q)
         before = self.draws.mean(_dot(gamma, self.draws.second)) / root(B)
         share = minimum.competing_share
@@ -118,14 +119,14 @@ class StateEvolution(BranchedMap):
         along = self.draws.mean(_dot(gamma, self.draws.first))
         M_hat = -2 * alpha * along / jnp.sqrt(A0) + M / A0 * V_hat
         stein_gap = V * (stein - before) / gamma.shape[0]
-        return Averages(Conjugates(Q_hat, M_hat, V_hat), stein_gap, jnp.sum(X * X, axis=(0, 1)))
+        return Averages(Conjugates(Q_hat, M_hat, V_hat), stein_gap, norm)
 
     def replicon(self, averages: Averages) -> jax.Array:
         """The replicon (theory section 6), from the averages at a fixed point."""
         conjugates = averages.conjugates
         return pretraining_replicon(
             self.task.alpha,
-            mean_response_norm(self.draws, averages.response_norms),
+            averages.response_norm,
             conjugates.V,
             *truncation(self.task, conjugates),
             self.task.kappa0,

@@ -12,6 +12,7 @@ from scipy.stats import qmc
 
 from .folding import fold_sign, sort_tokens
 from .symmetric import packed_size, weights
+from .tails import replace_tails
 
 METHODS = ("sobol", "monte_carlo")
 # Streams: proximal maps, cheaper test averages, candidates, nodes of integrals over a posterior.
@@ -32,6 +33,14 @@ class FieldDraws(eqx.Module):
     def mean(self, values: jax.Array) -> jax.Array:
         """E over one replicate's draws of `values` (n,)."""
         return jnp.sum(self.weights * values)
+
+    def mean_response(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """E Tr X and E|X|²_F of responses X (L, L, n), whose tails are heavy (see `tails`).
+
+        Tr X is given as `trace` (n,), with the derivatives it is to have.
+        """
+        traces, norms = replace_tails(trace, jnp.sum(X * X, axis=(0, 1)))
+        return self.mean(traces), self.mean(norms)
 
 
 class Draws(FieldDraws):

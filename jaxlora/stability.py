@@ -5,12 +5,9 @@ import enum
 import jax
 import jax.numpy as jnp
 
-from .sampling import FieldDraws
 from .spectrum import truncation_spread
 
 LARGEST_SWITCHED_SHARE, LARGEST_JUMP_SHARE = 1e-3, 1e-2
-TAIL, LARGEST = 8, 32  # of a replicate's response norms: those averaged, those that tell how
-TAIL_INDEX = 5 / 4
 
 
 class Stability(enum.IntEnum):
@@ -41,27 +38,6 @@ _MESSAGES = {
         "No replicon: the pre-training was given, or the solve met a number that is not finite."
     ),
 }
-
-
-def mean_response_norm(draws: FieldDraws, norm: jax.Array) -> jax.Array:
-    """E|X|²_F of samples with |X|²_F = `norm` (n,), whose tail is heavy where minima compete.
-
-    A sample's two minima merge in a cusp, where the proximal objective is x⁴/4 + a x²/2 + b x up to
-    coordinates and X ~ 1/h with h = 3x² + a. The global minimum has P(h < t) ~ t^(5/2), so that
-    |X|² has a Pareto tail of index 5/4: a mean, but no variance. Where the `LARGEST` norms follow
-    such a tail, the `TAIL` largest enter by what it averages to, 5/4/(5/4 − 1) = 5 times where it
-    begins. Elsewhere, where it has not begun or there is none, they enter as they are, or scaled
-    down to that average.
-    """
-    if norm.shape[0] <= LARGEST:
-        return draws.mean(norm)
-    largest = jax.lax.top_k(norm, LARGEST + 1)[0]
-    index = 1 / jnp.mean(jnp.log(largest[:-1] / largest[-1]))  # Hill's estimate
-    pareto = index < TAIL_INDEX * (1 + 2 / LARGEST**0.5)  # two standard errors
-    begin = largest[TAIL]
-    most = TAIL_INDEX / (TAIL_INDEX - 1) * begin
-    tail = jnp.where(pareto, most, jnp.minimum(1, most / jnp.mean(largest[:TAIL])) * norm)
-    return draws.mean(jnp.where(norm > begin, tail, norm))
 
 
 def pretraining_replicon(alpha, response_norm, V_hat, eta, eps, kappa0) -> jax.Array:

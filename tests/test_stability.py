@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from independent import bands, density, identity_state_evolution
-from scipy.integrate import quad
 
 import jaxlora
 from jaxlora import finetuning, pretraining, solve_finetuning, solve_pretraining
 from jaxlora.options import Options
 from jaxlora.proximal import follow_minimum
-from jaxlora.sampling import FieldDraws, draw
+from jaxlora.sampling import draw
 from jaxlora.spectrum import edges, truncation_spread
 from jaxlora.stability import (
     LARGEST_JUMP_SHARE,
@@ -22,7 +21,6 @@ from jaxlora.stability import (
     Stability,
     finetuning_replicon,
     jumps,
-    mean_response_norm,
     pretraining_replicon,
     verdict,
 )
@@ -213,75 +211,6 @@ def test_finetuning_replicon_is_the_response_to_the_centre():
     replicon = evolution.replicon(x[2], averages)
     expected = 3 * float(x[2]) ** 2 * float(draws.mean(norms))
     np.testing.assert_allclose(replicon, expected, rtol=1e-5)
-
-
-def plain_draws(count):
-    none = np.zeros((0, count))
-    return FieldDraws(none, none, np.full(count, 1 / count))
-
-
-def cusp_norms(rng, count):
-    """h⁻² at the global minimum of x⁴/4 + a x²/2 + b x, h its curvature, a and b Gaussian."""
-    a, b = rng.standard_normal((2, count))
-    # From outside of all roots of x³ + a x + b Newton's method falls to the outermost.
-    x = np.full(count, 10.0)
-    for _ in range(60):
-        x -= (x**3 + a * x - np.abs(b)) / (3 * x**2 + a)
-    return (3 * x**2 + a) ** -2
-
-
-def cusp_mean():
-    """E h⁻² with x for b, of which h is the Jacobian; a = ±s² tames the singularity."""
-
-    def inner(a):
-        def integrand(y):
-            x = np.sqrt(max(-a, 0)) + y * scale
-            return scale * np.exp(-((x**3 + a * x) ** 2) / 2) / (3 * x**2 + a)
-
-        scale = np.sqrt(abs(a))
-        value = quad(integrand, 0, 10)[0] + quad(integrand, 10, np.inf)[0]
-        return value * np.exp(-(a**2) / 2) / np.pi
-
-    return quad(lambda s: 2 * s * (inner(s**2) + inner(-(s**2))), 0, 3, limit=200)[0]
-
-
-def test_the_tail_of_a_cusp_is_averaged_right():
-    rng = np.random.default_rng(0)
-    replicates = np.array([cusp_norms(rng, 2**13) for _ in range(64)])
-    estimates = np.array(
-        [mean_response_norm(plain_draws(2**13), jnp.asarray(x)) for x in replicates]
-    )
-    stderr = estimates.std(ddof=1) / 8
-    expected = cusp_mean()
-    # Four standard errors; the plain mean scatters several times as much.
-    assert stderr < 0.02 * expected
-    assert abs(estimates.mean() - expected) < 4 * stderr
-    assert estimates.std() < 0.5 * replicates.mean(1).std()
-
-
-def test_without_a_heavy_tail_the_mean_is_plain():
-    norm = jnp.asarray(np.random.default_rng(0).exponential(size=100))
-    np.testing.assert_allclose(mean_response_norm(plain_draws(100), norm), norm.mean(), rtol=1e-12)
-    few = mean_response_norm(plain_draws(4), norm[:4])
-    np.testing.assert_allclose(few, norm[:4].mean(), rtol=1e-12)
-    equal = mean_response_norm(plain_draws(100), jnp.ones(100))
-    np.testing.assert_allclose(equal, 1, rtol=1e-12)
-
-
-def test_a_tail_that_has_not_begun_is_not_extrapolated():
-    """A light bulk and, with probability 1e-4, a Pareto variable of index 5/4 above 4."""
-    rng = np.random.default_rng(0)
-    replicates = rng.gamma(2.0, 0.2, (256, 2**12))
-    rare = rng.uniform(size=replicates.shape) < 1e-4
-    replicates[rare] = 4 * (1 + rng.pareto(5 / 4, rare.sum()))
-    expected = 0.4 * (1 - 1e-4) + 20 * 1e-4
-    estimates = np.array(
-        [mean_response_norm(plain_draws(2**12), x) for x in jnp.asarray(replicates)]
-    )
-    # What is cut off is far below the scatter of a replicate, and of that of eight together.
-    bias = estimates.mean() - expected
-    assert abs(bias) < 0.5 * estimates.std() / 8**0.5
-    assert estimates.std() < 0.8 * replicates.mean(1).std()
 
 
 @pytest.mark.parametrize(
