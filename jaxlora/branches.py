@@ -139,7 +139,7 @@ def solve_on_branches(
             found,
             feasible,
             change=change,
-            tol=jnp.where(search.found.everywhere & far, jnp.maximum(ROUGH, tol), tol),
+            tol=jnp.where(far & (held.switched_share > 0), jnp.maximum(ROUGH, tol), tol),
             floor=floor,
             max_iterations=jnp.minimum(longest, max_iterations - held.iterations),
             **options,
