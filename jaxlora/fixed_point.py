@@ -39,7 +39,7 @@ def solve_fixed_point(
     change: jax.Array | None = None,
     method: str = "newton",
     damping: float = 1.0,
-    tol: float = 1e-10,
+    tol: float | jax.Array = 1e-10,
     floor: float = 1e-3,
     max_iterations: int | jax.Array = 200,
     verbose: bool = False,
