@@ -1,22 +1,16 @@
 """Stock solvers of jaxopt behind the batched interface of our own."""
 
-import warnings
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..stock import stock_solver
 from ._newton import OptStep, State
 from ._problems import Problem
 
-
-def _stock_solver(name: str):
-    with warnings.catch_warnings():
-        # jaxopt announces on import that it is no longer developed; the version is pinned.
-        warnings.filterwarnings("ignore", "JAXopt is no longer maintained", DeprecationWarning)
-        import jaxopt
-    return {"bfgs": jaxopt.BFGS, "lbfgs": jaxopt.LBFGS}[name]
+STOCK = {"bfgs": "BFGS", "lbfgs": "LBFGS"}
 
 
 class Stock(eqx.Module):
@@ -29,7 +23,7 @@ class Stock(eqx.Module):
 
     def run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         """Minimise from `init` (n, samples); returns params (n, samples) and the state."""
-        solver = _stock_solver(self.name)(
+        solver = stock_solver(STOCK[self.name])(
             self.problem.objective, maxiter=self.maxiter, tol=self.tol, implicit_diff=False
         )
 
