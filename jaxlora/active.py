@@ -22,6 +22,12 @@ def pool_factor(active_ratio: jax.Array) -> int:
     return min(2 ** math.ceil(math.log2(1 / ratio)), LARGEST_POOL)
 
 
+def by_distance(activation: Activation, student) -> jax.Array:
+    """Indices of candidates z (T, T, pool) in order of |σ(z) − σ(0)|²_F."""
+    reference = activation(jnp.zeros(student.shape[:2], student.dtype))[..., None]
+    return jnp.argsort(activation.loss(student, reference))
+
+
 def select(activation: Activation, active_ratio, teacher, student, count: int):
     """`count` pairs (z*, z) among the share ρ of candidates of least |σ(z) − σ(0)|²_F.
 
@@ -29,8 +35,7 @@ def select(activation: Activation, active_ratio, teacher, student, count: int):
     ones in order of that distance. The selection is a hard threshold: it has no derivative.
     """
     pool = student.shape[-1]
-    reference = activation(jnp.zeros(student.shape[:2], student.dtype))[..., None]
-    order = jnp.argsort(activation.loss(student, reference))
+    order = by_distance(activation, student)
     steps = (jnp.arange(count) + 0.5) / count
     chosen = order[jnp.minimum((steps * active_ratio * pool).astype(int), pool - 1)]
     return teacher[..., chosen], student[..., chosen]
