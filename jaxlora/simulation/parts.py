@@ -1,0 +1,23 @@
+"""How many sequences to multiply by a matrix at a time."""
+
+import jax
+
+# A part's product should stay in the cache until it is used; accelerators want large parts.
+PART_BYTES = {"cpu": 2**22}
+LARGE_PART_BYTES = 2**29
+MOST_BLOCKS = 8  # times more of them than needed, where the sequences do not divide evenly
+
+
+def part_size(inputs: jax.Array | jax.ShapeDtypeStruct) -> int:
+    """The number of sequences (N, T, D) in a part, at least 1 and at most N."""
+    count, tokens, dimension = inputs.shape
+    budget = PART_BYTES.get(jax.default_backend(), LARGE_PART_BYTES)
+    return min(count, max(1, budget // (tokens * dimension * inputs.dtype.itemsize)))
+
+
+def block_count(inputs: jax.Array) -> int:
+    """Into how many blocks of equal size to divide the sequences, none larger than a part."""
+    count = inputs.shape[0]
+    largest = part_size(inputs)
+    blocks = range(-(-count // largest), MOST_BLOCKS * -(-count // largest))
+    return next((blocks for blocks in blocks if count % blocks == 0), 1)
