@@ -19,17 +19,17 @@ TARGET = 1e-3  # relative standard error of E'
 def parameters_of(task: Task) -> Json:
     """The parameters of a task, those left out as None."""
     values = {
-        name: None if (value := getattr(task, name)) is None else _number(value)
+        name: None if (value := getattr(task, name)) is None else number(value)
         for name in ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft")
     }
-    given = None if task.given is None else [_number(x) for x in task.given]
+    given = None if task.given is None else [number(x) for x in task.given]
     return {
         "tokens": task.tokens,
         "activation": task.activation.name,
         **values,
         "reuse": task.reuse,
-        "beta": _number(task.beta),
-        "active_ratio": _number(task.active_ratio),
+        "beta": number(task.beta),
+        "active_ratio": number(task.active_ratio),
         "given": given,
     }
 
@@ -43,7 +43,7 @@ def to_json(prediction: Prediction) -> Json:
             "result": _result(solve["result"]),
             "stability": Stability(int(solve["stability"])).name.lower(),
         }
-        status[stage] = {k: _number(v) for k, v in solve.items()} | names
+        status[stage] = {k: number(v) for k, v in solve.items()} | names
     return {
         "pretraining": _stage(prediction.pretraining),
         "finetuning": _stage(prediction.finetuning, results=True),
@@ -63,7 +63,7 @@ def precision_of(prediction: Prediction, samples: int) -> Json:
     relative = prediction.stderr.finetuning.test_error / prediction.finetuning.test_error
     needed = samples * max(1.0, float(relative) / TARGET) ** 2
     return {
-        "relative_stderr": _number(relative),
+        "relative_stderr": number(relative),
         "target": TARGET,
         "samples": samples,
         "samples_for_target": math.ceil(needed) if math.isfinite(needed) else None,
@@ -75,7 +75,7 @@ def add_bayes(report: Json, benchmark: BayesBenchmark) -> None:
     status = vars(benchmark.status)
     report["bayes_optimal"] = _stage(benchmark.values)
     report["stderr"]["bayes_optimal"] = _stage(benchmark.stderr)
-    report["status"]["bayes_optimal"] = {name: _number(x) for name, x in status.items()} | {
+    report["status"]["bayes_optimal"] = {name: number(x) for name, x in status.items()} | {
         "result": _result(status["result"]),
         "is_bound": bool(status["is_bound"]),
     }
@@ -91,7 +91,7 @@ def to_table(report: Json) -> str:
         lines.append(f"{stage}: " + ", ".join(verdict for verdict in verdicts if verdict))
         for name, value in report[stage].items():
             if name != "branches":
-                lines.append(_row(name, value, report["stderr"][stage][name]))
+                lines.append(row(name, value, report["stderr"][stage][name]))
         numbers = {k: v for k, v in status.items() if k not in ("result", "stability", "is_bound")}
         lines += ["  " + ", ".join(f"{k} {_short(v)}" for k, v in numbers.items()), ""]
     lines.append("branches of the fine-tuning")
@@ -109,14 +109,14 @@ def to_table(report: Json) -> str:
 
 
 def _stage(values, results: bool = False) -> Json:
-    numbers: Json = {name: _number(x) for name, x in vars(values).items() if name != "branches"}
+    numbers: Json = {name: number(x) for name, x in vars(values).items() if name != "branches"}
     if hasattr(values, "branches"):
         numbers["branches"] = [_branch(branch, results) for branch in values.branches]
     return numbers
 
 
 def _branch(branch, results: bool) -> Json:
-    numbers = {name: _number(getattr(branch, name)) for name in ("q", "m", "v", "energy")}
+    numbers = {name: number(getattr(branch, name)) for name in ("q", "m", "v", "energy")}
     result = {"result": _result(branch.result)} if results else {}
     return {"start": branch.start} | numbers | result
 
@@ -125,7 +125,7 @@ def _result(value: jax.Array) -> str:
     return Result(int(value)).name.lower()
 
 
-def _number(value: jax.Array) -> float | str | None:
+def number(value: jax.Array | float) -> float | str | None:
     """A number that JSON can hold: NaN is None, infinity is "inf"."""
     number = float(np.asarray(value))
     if math.isnan(number):
@@ -135,7 +135,8 @@ def _number(value: jax.Array) -> float | str | None:
     return number
 
 
-def _row(name: str, value, stderr) -> str:
+def row(name: str, value, stderr) -> str:
+    """A line of a table: a number, None where undefined, and its standard error."""
     if value is None:
         return f"  {name:<22} undefined"
     if stderr is None:

@@ -1,0 +1,155 @@
+"""The two stages of an experiment: data, objective and training (theory section 1)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..tasks import Task
+from .attention import Attention
+from .checkpoints import Checkpoint
+from .draws import Stream, stream_key
+from .layers import GaussianLayers, Layers, TrainedLayers
+from .objective import Objective
+from .sets import (
+    Labelled,
+    draw_finetuning,
+    draw_pretraining,
+    finetuning_set,
+    pretraining_set,
+    reuse_pretraining,
+)
+from .setting import Setting, Sizes, sizes_of
+from .starts import StageStatus, train_best
+from .training import Report
+
+Watch = Callable[[str, Report], None]
+
+
+class TrainedPair(NamedTuple):
+    """Both trained stages of a seed, with what they were trained on.
+
+    `layers` has √β Ŵ; `W` is Ŵ itself. None: a stage without training.
+    """
+
+    layers: Layers
+    W: jax.Array | None
+    w: jax.Array
+    teacher_w: jax.Array
+    pretraining: Objective | None
+    finetuning: Objective
+    statuses: tuple[StageStatus | None, StageStatus | None]
+
+
+class Stages:
+    """What the two stages of one seed are made of, in the precision of the setting."""
+
+    def __init__(self, task: Task, setting: Setting, seed: int):
+        self.task: Task = jax.tree.map(lambda x: x.astype(setting.dtype), task)
+        self.setting, self.seed = setting, seed
+        self.sizes: Sizes = sizes_of(task, setting)
+        keys = jax.random.split(self.key(Stream.TEACHER))
+        D, dtype = setting.dimension, setting.dtype
+        self.teacher_w = jax.random.normal(keys[0], (D,), dtype)
+        if setting.normalise_teacher:
+            self.teacher_w *= D**0.5 / jnp.linalg.norm(self.teacher_w)
+        self.teacher_W = jax.random.normal(keys[1], (D, self.sizes.teacher_rank), dtype)
+
+    def key(self, stream: Stream) -> jax.Array:
+        """The key of one of the seed's streams of random numbers."""
+        return stream_key(self.seed, stream)
+
+    def pretraining_sequences(self) -> Labelled:
+        """The labelled pre-training sequences."""
+        sizes, dtype = self.sizes, self.setting.dtype
+        key = self.key(Stream.PRETRAINING)
+        return draw_pretraining(
+            key, self.teacher_W, self.task.delta, sizes.samples, sizes.tokens, dtype
+        )
+
+    def pretraining(self, labelled: Labelled) -> Objective:
+        """The loss (2)."""
+        sizes, empirical = self.sizes, self.setting.empirical
+        data = pretraining_set(labelled, self.task.activation, empirical)
+        scale = jnp.asarray(1 / (sizes.dimension * sizes.rank**0.5), self.setting.dtype)
+        return Objective(data, self.task.activation, self.task.lam, scale, empirical)
+
+    def layers(self, W: jax.Array | None) -> Layers:
+        """The teacher's layer and that of Ŵ, recalibrated; None: a given pre-training."""
+        task = self.task
+        if W is None:
+            assert task.given is not None
+            return GaussianLayers(*task.given, task.beta)
+        zero = jnp.zeros_like(self.teacher_w)
+        student = Attention(jnp.sqrt(task.beta) * W, zero, task.activation)
+        teacher = Attention(self.teacher_W, self.teacher_w, task.activation)
+        return TrainedLayers(teacher, student)
+
+    def finetuning(self, layers: Layers, labelled: Labelled | None) -> Objective:
+        """The loss (3), on fresh sequences or, for e = 1, on the first of `labelled`."""
+        task, sizes, empirical = self.task, self.sizes, self.setting.empirical
+        if labelled is not None and task.reuse:
+            chosen, frozen = reuse_pretraining(labelled, layers, task.activation, sizes)
+        else:
+            key = self.key(Stream.FINETUNING)
+            chosen, frozen = draw_finetuning(
+                key, layers, task.activation, task.delta, sizes, self.setting.dtype
+            )
+        data = finetuning_set(chosen, frozen, self.teacher_w, task.activation, empirical)
+        ridge = jnp.where(jnp.isfinite(task.lam_ft), task.lam_ft, 0)
+        scale = jnp.asarray(1 / sizes.dimension, self.setting.dtype)
+        return Objective(data, task.activation, ridge, scale, empirical)
+
+
+def train_pair(
+    task: Task,
+    setting: Setting,
+    seed: int,
+    *,
+    watch: Watch = lambda stage, report: None,
+    checkpoint: Checkpoint | None = None,
+) -> TrainedPair:
+    """Draw the data of a seed and train both stages on it.
+
+    `watch` is told of the progress. With a `checkpoint` an interrupted training goes on where it
+    was and ends at the same numbers.
+    """
+    stages = Stages(task, setting, seed)
+    D, dtype = setting.dimension, setting.dtype
+    labelled = W = pretraining = status = None
+    if task.given is None:
+        W, trains = jnp.zeros((D, stages.sizes.rank), dtype), bool(jnp.isfinite(task.lam))
+        if trains or task.reuse:
+            labelled = stages.pretraining_sequences()
+        if trains:
+            assert labelled is not None
+            pretraining = stages.pretraining(labelled)
+            W, status = train_best(
+                pretraining,
+                stages.sizes.rank,
+                setting.pretraining_starts,
+                stages.key(Stream.PRETRAINING_START),
+                setting.training,
+                lambda report: watch("pretraining", report),
+                checkpoint and checkpoint.stage("pretraining"),
+            )
+    layers = stages.layers(W)
+    finetuning = stages.finetuning(layers, labelled)
+    w, status_ft = jnp.zeros((D, 1), dtype), None
+    if bool(jnp.isfinite(task.lam_ft)):
+        w, status_ft = train_best(
+            finetuning,
+            1,
+            setting.starts,
+            stages.key(Stream.FINETUNING_START),
+            setting.training,
+            lambda report: watch("finetuning", report),
+            checkpoint and checkpoint.stage("finetuning"),
+        )
+    w = w[:, 0]
+    if isinstance(layers, TrainedLayers):
+        layers = eqx.tree_at(lambda layers: layers.student.w, layers, w)
+    statuses = (status, status_ft)
+    return TrainedPair(layers, W, w, stages.teacher_w, pretraining, finetuning, statuses)
