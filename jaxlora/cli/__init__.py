@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import _boundary, _predict
+from . import _boundary, _compare, _predict, _simulate
 from ._exit_codes import BAD_INPUT, OK
 
 
@@ -42,10 +42,12 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jaxlora",
-        description="Theory of LoRA fine-tuning in a solvable attention model.",
+        description="LoRA fine-tuning in a solvable attention model: theory and experiments.",
     )
     parser.add_argument("--version", action="version", version=f"jaxlora {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _predict.add_command(commands)
+    _simulate.add_command(commands)
+    _compare.add_command(commands)
     _boundary.add_command(commands)
     return parser

@@ -46,18 +46,30 @@ def numerics_of(parsed: argparse.Namespace) -> dict[str, Any]:
 
 
 def configure(parsed: argparse.Namespace) -> None:
-    """JAX's settings for this process: float64 and a cache of compiled programs."""
+    """JAX's settings for this process: float64, the device, a cache of compiled programs.
+
+    Raises ValueError for a device that is not there.
+    """
     jax.config.update("jax_enable_x64", parsed.precision == "float64")
+    if parsed.device is not None:
+        try:
+            jax.config.update("jax_default_device", jax.devices(parsed.device)[0])
+        except RuntimeError as error:
+            there = ", ".join(sorted({device.platform for device in jax.devices()}))
+            raise ValueError(f"device = {parsed.device!r}: must be one of {there}") from error
     if parsed.cache and not jax.config.values["jax_compilation_cache_dir"]:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxlora"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the task, the numerics and the output."""
+def add_flags(parser: argparse.ArgumentParser, *, theory: bool = True) -> None:
+    """The flags of the task, the numerics and the output; those of a solve where `theory` is."""
     _add_task(parser.add_argument_group("task"))
-    _add_numerics(parser.add_argument_group("numerics"))
+    numerics = parser.add_argument_group("numerics")
+    if theory:
+        _add_theory(numerics)
+    _add_numerics(numerics)
     output = parser.add_argument_group("output")
     output.add_argument("--format", choices=("table", "json"), default="table")
     output.add_argument("--verbose", action="store_true", help="log the iterations to stderr")
@@ -95,13 +107,17 @@ def _add_task(group) -> None:
     )
 
 
-def _add_numerics(group) -> None:
+def _add_theory(group) -> None:
     group.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help="draws in all")
     group.add_argument(
         "--replicates", type=int, default=REPLICATES, metavar="N", help="for error bars"
     )
+
+
+def _add_numerics(group) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N")
     group.add_argument("--precision", choices=PRECISIONS, default="float64")
+    group.add_argument("--device", metavar="NAME", help="cpu, gpu or tpu; default: JAX's")
     group.add_argument(
         "--no-cache", dest="cache", action="store_false", help="compile anew, keep nothing"
     )

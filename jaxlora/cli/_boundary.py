@@ -42,8 +42,8 @@ def add_command(commands) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Find the boundary and print it; returns the exit code."""
-    configure(parsed)
     try:
+        configure(parsed)
         task = task_of(parsed)
         found = _find(parsed, task)
     except ValueError as error:

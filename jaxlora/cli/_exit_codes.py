@@ -1,3 +1,3 @@
 """What the process says when it ends."""
 
-OK, BAD_INPUT, NOT_SOLVED = 0, 2, 3
+OK, BAD_INPUT, NOT_SOLVED, NOT_WRITTEN = 0, 2, 3, 4

@@ -28,8 +28,8 @@ def add_command(commands) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Predict and print; returns the exit code."""
-    configure(parsed)
     try:
+        configure(parsed)
         task, numerics = task_of(parsed), numerics_of(parsed)
         # The benchmark first: it is what refuses some tasks.
         benchmark = _benchmark(task, numerics) if parsed.bayes else None

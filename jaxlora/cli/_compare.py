@@ -1,0 +1,136 @@
+"""`jaxlora compare`: theory and experiment of the same parameters side by side."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from ..outputs import Prediction
+from ..plotting import save_spectrum
+from ..prediction import predict
+from ..report import number, parameters_of, to_json
+from ..simulation import CheckpointError, Simulation
+from ..simulation.comparison import Observable, compare
+from ..simulation.ensemble import check
+from ..simulation.report import simulation_to_json
+from ..tasks import Task
+from ._arguments import add_flags, configure, numerics_of, task_of
+from ._exit_codes import BAD_INPUT, NOT_SOLVED, NOT_WRITTEN, OK
+from ._simulate import add_experiment, setting_of, simulate_as_asked
+
+
+def add_command(commands) -> None:
+    """Add `compare` to the commands."""
+    parser = commands.add_parser("compare", help="theory and experiment side by side")
+    parser.set_defaults(run=run)
+    add_flags(parser)
+    group = add_experiment(parser)
+    group.add_argument("--dim", type=int, nargs="+", required=True, metavar="D", help="dimensions")
+    group.add_argument(
+        "--spectrum", metavar="FILE", help="draw the eigenvalues of Ŝ/√D at the largest D"
+    )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Solve, simulate and print both; returns the exit code."""
+    start = time.monotonic()
+    try:
+        configure(parsed)
+        task, prediction, simulations = _run(parsed)
+        observables = compare(prediction, simulations)
+        if parsed.spectrum is not None:
+            largest = max(simulations, key=lambda simulation: simulation.setting.dimension)
+            save_spectrum(parsed.spectrum, prediction, largest)
+    except ValueError as error:
+        print(f"jaxlora compare: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except (CheckpointError, OSError) as error:
+        print(f"jaxlora compare: not written: {error}", file=sys.stderr)
+        return NOT_WRITTEN
+    if parsed.format == "json":
+        report = {
+            "parameters": parameters_of(task),
+            "theory": to_json(prediction),
+            "simulations": [_without_parameters(simulation) for simulation in simulations],
+            "comparison": [_to_json(observable) for observable in observables],
+            "seconds": time.monotonic() - start,
+        }
+        print(json.dumps(report, allow_nan=False, indent=1))
+    else:
+        print(_to_table(task, observables))
+    failures = [prediction.status.failure(), *(s.failure() for s in simulations)]
+    if failure := " ".join(words for words in failures if words):
+        print(f"jaxlora compare: not solved: {failure}", file=sys.stderr)
+        return NOT_SOLVED
+    return OK
+
+
+def _run(parsed: argparse.Namespace) -> tuple[Task, Prediction, list[Simulation]]:
+    task = task_of(parsed)
+    if len(set(parsed.dim)) < len(parsed.dim):
+        raise ValueError(f"dim = {parsed.dim}: must not repeat")
+    settings = [setting_of(parsed, dimension) for dimension in parsed.dim]
+    for setting in settings:
+        check(task, setting)
+    if parsed.spectrum is not None and task.given is not None:
+        raise ValueError("spectrum: a given pre-training has no eigenvalues")
+    prediction = predict(task, throw=False, **numerics_of(parsed))
+    return task, prediction, [simulate_as_asked(parsed, task, setting) for setting in settings]
+
+
+def _without_parameters(simulation: Simulation) -> dict[str, Any]:
+    report = simulation_to_json(simulation)
+    del report["parameters"]
+    return report
+
+
+def _to_json(observable: Observable) -> dict[str, Any]:
+    def numbers(values) -> dict[str, Any]:
+        return {k: number(v) if isinstance(v, float) else v for k, v in values._asdict().items()}
+
+    return {
+        "stage": observable.stage,
+        "name": observable.name,
+        "theory": number(observable.theory),
+        "theory_stderr": number(observable.theory_stderr),
+        "sizes": [numbers(size) for size in observable.sizes],
+        "trend": None if observable.trend is None else numbers(observable.trend),
+    }
+
+
+def _to_table(task: Task, observables: list[Observable]) -> str:
+    dimensions = [size.dimension for size in observables[0].sizes]
+    trended = any(observable.trend is not None for observable in observables)
+    header = ["", "theory", *(f"D = {D}" for D in dimensions), *(f"z({D})" for D in dimensions)]
+    if trended:
+        header += ["D → ∞", "z(∞)", "slope in 1/D"]
+    lines = [header]
+    stage = None
+    for observable in observables:
+        if observable.stage != stage:
+            stage = observable.stage
+            lines.append([stage])
+        cells = ["  " + observable.name, _pair(observable.theory, observable.theory_stderr)]
+        cells += [_pair(size.value, size.stderr) for size in observable.sizes]
+        cells += [_z(size.z) for size in observable.sizes]
+        if (trend := observable.trend) is not None:
+            cells += [_pair(trend.limit, trend.limit_stderr), _z(trend.z)]
+            cells.append(_pair(trend.slope, trend.slope_stderr))
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(header))]
+    parameters = "  ".join(f"{k}={v}" for k, v in parameters_of(task).items() if v is not None)
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip()
+        for line in lines
+    ]
+    note = "z: differences from the theory in standard errors of both"
+    return "\n".join([parameters, "", *table, "", note])
+
+
+def _pair(value: float, stderr: float) -> str:
+    return f"{value:.4f} ± {stderr:.0e}" if stderr > 0 else f"{value:.4f}"
+
+
+def _z(z: float) -> str:
+    return f"{z:+.1f}" if z == z else "-"

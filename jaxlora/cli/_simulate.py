@@ -1,0 +1,108 @@
+"""`jaxlora simulate`: real attention layers of finite dimension, trained and measured."""
+
+import argparse
+import json
+import sys
+import time
+
+from ..simulation import Checkpoint, CheckpointError, Setting, Simulation, Training, simulate
+from ..simulation.optimisers import OPTIMISERS
+from ..simulation.progress import ProgressLine
+from ..simulation.report import simulation_to_json, simulation_to_table
+from ..simulation.setting import CENTRINGS
+from ..tasks import Task
+from ._arguments import add_flags, configure, task_of
+from ._exit_codes import BAD_INPUT, NOT_SOLVED, NOT_WRITTEN, OK
+
+
+def add_command(commands) -> None:
+    """Add `simulate` to the commands."""
+    parser = commands.add_parser("simulate", help="train layers of finite dimension and measure")
+    parser.set_defaults(run=run)
+    add_flags(parser, theory=False)
+    group = add_experiment(parser)
+    group.add_argument("--dim", type=int, required=True, metavar="D", help="dimension")
+
+
+def add_experiment(parser: argparse.ArgumentParser):
+    """The flags of an experiment but its dimension; returns their group."""
+    group = parser.add_argument_group("experiment")
+    group.add_argument("--seeds", type=int, default=4, metavar="N", help="from --seed on")
+    group.add_argument(
+        "--test-samples", type=int, default=10_000, metavar="N", help="fresh sequences a seed"
+    )
+    group.add_argument(
+        "--centring", choices=CENTRINGS, default="population", help="the mean that centres A"
+    )
+    group.add_argument(
+        "--normalise-teacher", action="store_true", help="|w*|² = D exactly: less scatter"
+    )
+    group.add_argument(
+        "--starts", type=int, default=4, metavar="N", help="of the fine-tuning, the best is kept"
+    )
+    group.add_argument(
+        "--pretraining-starts", type=int, default=1, metavar="N", help="of the pre-training"
+    )
+    group.add_argument("--tol", type=float, metavar="X", help="rms gradient per weight to train to")
+    group.add_argument("--max-iterations", type=int, default=3000, metavar="N")
+    group.add_argument("--optimiser", choices=tuple(OPTIMISERS))
+    group.add_argument(
+        "--checkpoint", metavar="DIR", help="go on from here, and save there what is done"
+    )
+    return group
+
+
+def setting_of(parsed: argparse.Namespace, dimension: int) -> Setting:
+    """The setting that the flags describe; raises ValueError for a bad one."""
+    chosen = {"tol": parsed.tol, "optimiser": parsed.optimiser}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    return Setting(
+        dimension,
+        test_samples=parsed.test_samples,
+        centring=parsed.centring,
+        normalise_teacher=parsed.normalise_teacher,
+        precision=parsed.precision,
+        starts=parsed.starts,
+        pretraining_starts=parsed.pretraining_starts,
+        training=Training.of(parsed.precision, max_iterations=parsed.max_iterations, **chosen),
+    )
+
+
+def simulate_as_asked(parsed: argparse.Namespace, task: Task, setting: Setting) -> Simulation:
+    """Run the experiment of the flags, with a line of progress on stderr."""
+    with ProgressLine(parsed.seeds, always=parsed.verbose) as line:
+        checkpoint = None
+        if parsed.checkpoint is not None:
+            checkpoint = Checkpoint(parsed.checkpoint).stage(f"dim{setting.dimension}")
+        return simulate(
+            task,
+            setting,
+            seeds=parsed.seeds,
+            seed=parsed.seed,
+            watch=line.watch,
+            on_seed=line.on_seed,
+            checkpoint=checkpoint,
+        )
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Simulate and print; returns the exit code."""
+    start = time.monotonic()
+    try:
+        configure(parsed)
+        simulation = simulate_as_asked(parsed, task_of(parsed), setting_of(parsed, parsed.dim))
+    except ValueError as error:
+        print(f"jaxlora simulate: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except CheckpointError as error:
+        print(f"jaxlora simulate: not written: {error}", file=sys.stderr)
+        return NOT_WRITTEN
+    report = simulation_to_json(simulation) | {"seconds": time.monotonic() - start}
+    if parsed.format == "json":
+        print(json.dumps(report, allow_nan=False, indent=1))
+    else:
+        print(simulation_to_table(report))
+    if failure := simulation.failure():
+        print(f"jaxlora simulate: not converged: {failure}", file=sys.stderr)
+        return NOT_SOLVED
+    return OK
