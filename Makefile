@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.stamp-installed
 INSTALLED_TEST := $(VENV)/.stamp-installed-test
 INSTALLED_DEV := $(VENV)/.stamp-installed-dev
 INSTALLED_BENCH := $(VENV)/.stamp-installed-bench
-BENCHMARKS := predict proximal variance scaling error_bars robustness
+BENCHMARKS := predict proximal variance scaling simulation error_bars robustness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -37,7 +37,7 @@ test: $(INSTALLED_TEST) ## run the default test suite
 test-slow: $(INSTALLED_TEST) ## run the tests marked slow
 	$(VENV_PYTHON) -m pytest -m slow $(PYTEST_ARGS)
 
-bench: $(INSTALLED_BENCH) ## run every benchmark (about an hour); results go to benchmarks/results
+bench: $(INSTALLED_BENCH) ## run every benchmark (one to two hours); results go to benchmarks/results
 	status=0; for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(VENV_PYTHON) benchmarks/$$name.py || status=1; done; exit $$status
 

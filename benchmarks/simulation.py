@@ -1,0 +1,272 @@
+"""Training real layers: ours against PyTorch's and SciPy's L-BFGS on the same data and loss.
+
+Every run is a process of its own, so that its peak memory is its own. All start at the same weights
+and stop at a root-mean-square gradient of 1e-6 a weight; that they end at the same objective is
+checked. SciPy is given our compiled loss; PyTorch computes its own, with its better number of
+threads. Times leave out drawing the data and compiling, which is stated apart.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+PRETRAINING, FINETUNING = (100, 200, 300), (2000, 10_000)
+MARGIN = 1e-7  # relative difference of objectives that count as the same
+GRADIENT = 1e-6
+LARGEST = 3000  # iterations of a peer
+
+
+def problem(stage: str, dimension: int):
+    """The objective and the start (D, k), the same in every process."""
+    import jax
+    import jax.numpy as jnp
+
+    import jaxlora
+    from jaxlora.simulation import Setting
+    from jaxlora.simulation.stages import Stages
+
+    if stage == "pretraining":
+        task = jaxlora.Task(
+            tokens=3, kappa0=1, kappa=1, alpha=0.1, delta=0.5, lam=0.01, alpha_ft=3, lam_ft=0.2
+        )
+    else:
+        task = jaxlora.Task(tokens=3, delta=0.5, given=(1.5, 1.5, 1.0), alpha_ft=3, lam_ft=0.5)
+    stages = Stages(task, Setting(dimension), 0)
+    if stage == "pretraining":
+        objective = stages.pretraining(stages.pretraining_sequences())
+    else:
+        objective = stages.finetuning(stages.layers(None), None)
+    columns = dimension if stage == "pretraining" else 1
+    return objective, jax.random.normal(jax.random.key(5), (dimension, columns), jnp.float64)
+
+
+def ours(stage: str, dimension: int) -> dict:
+    """Our training, and the machine's limits for a single evaluation."""
+    import equinox as eqx
+    import jax
+    import numpy as np
+
+    from jaxlora.simulation.training import Training, train
+
+    objective, start = problem(stage, dimension)
+    begun = time.perf_counter()
+    train(objective, start, Training())
+    first = time.perf_counter() - begun
+    begun = time.perf_counter()
+    trained = train(objective, start, Training())
+    taken = time.perf_counter() - begun
+    evaluate = eqx.filter_jit(lambda objective, x: objective.value_and_gradient(x))
+    once = best_time(lambda: jax.block_until_ready(evaluate(objective, start)))
+    inputs = np.asarray(objective.data.inputs).reshape(-1, dimension)
+    factor = np.asarray(start)
+    multiply = best_time(lambda: inputs @ factor)
+    # Both the matrix product and the reading of X are needed twice.
+    share = 2 * multiply / once
+    if stage == "pretraining":
+        limit = {"matrix_product_gflops": 2 * inputs.size * factor.shape[1] / multiply / 1e9}
+    else:
+        limit = {"bandwidth_gb_s": inputs.nbytes / multiply / 1e9}
+    return {
+        "seconds": taken,
+        "evaluations": trained.evaluations,
+        "ms_per_evaluation": 1e3 * once,
+        "value": trained.value,
+        "gradient": trained.gradient,
+        "share_of_limit": share,
+        "seconds_with_compilation": first,
+        **limit,
+    }
+
+
+def scipy(stage: str, dimension: int) -> dict:
+    """SciPy's L-BFGS on our compiled loss."""
+    import equinox as eqx
+    import jax.numpy as jnp
+    import numpy as np
+    from scipy.optimize import minimize
+
+    objective, start = problem(stage, dimension)
+    evaluate = eqx.filter_jit(lambda objective, x: objective.value_and_gradient(x))
+    trace = Trace(start.size)
+
+    def function(x):
+        value, gradient = evaluate(objective, jnp.asarray(x.reshape(start.shape)))
+        trace.add(float(value), float(jnp.linalg.norm(gradient)))
+        return float(value), np.asarray(gradient).ravel()
+
+    function(np.asarray(start).ravel())
+    trace.begin()
+    options = {"maxcor": 20, "maxiter": LARGEST, "maxfun": 2 * LARGEST, "ftol": 0, "gtol": 1e-12}
+    with contextlib.suppress(Reached):
+        minimize(function, np.asarray(start).ravel(), jac=True, method="L-BFGS-B", options=options)
+    return trace.result()
+
+
+def torch(stage: str, dimension: int) -> dict:
+    """PyTorch's L-BFGS with its strong Wolfe line search."""
+    import numpy as np
+    import torch
+
+    objective, start = problem(stage, dimension)
+    data = objective.data
+
+    def tensor(x):
+        return torch.from_numpy(np.require(x, requirements="W") if x.ndim < 3 else np.array(x))
+
+    # The sequences are shared, not copied: PyTorch only reads them.
+    inputs = torch.utils.dlpack.from_dlpack(data.inputs).reshape(-1, dimension)
+    gram, target_sigma, frozen = (
+        tensor(np.moveaxis(np.asarray(x), -1, 0)) for x in (data.gram, data.target, data.frozen)
+    )
+    ridge, scale = float(objective.ridge), float(objective.scale)
+    count, tokens = gram.shape[:2]
+    eye = torch.eye(tokens, dtype=torch.float64)
+
+    def loss(factor):
+        rows = (inputs @ factor).reshape(count, tokens, -1)
+        norm = torch.sum(factor**2)
+        products = rows @ rows.transpose(1, 2)
+        difference = torch.softmax(frozen + scale * products - scale * norm * eye, 2) - target_sigma
+        return torch.sum((difference @ gram) * difference) + ridge * norm
+
+    def evaluate(factor):
+        factor.grad = None
+        value = loss(factor)
+        value.backward()
+        return value
+
+    begin = torch.from_numpy(np.array(start))
+    times = {}
+    for threads in sorted({1, len(os.sched_getaffinity(0))}):
+        torch.set_num_threads(threads)
+        times[threads] = best_time(lambda: evaluate(begin.clone().requires_grad_(True)), 3)
+    threads = min(times, key=lambda threads: times[threads])
+    torch.set_num_threads(threads)
+    trace = Trace(begin.numel())
+    factor = begin.clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS(
+        [factor],
+        lr=1,
+        max_iter=LARGEST,
+        max_eval=2 * LARGEST,
+        history_size=20,
+        tolerance_grad=0,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        value = evaluate(factor)
+        trace.add(value.item(), torch.linalg.norm(factor.grad).item())
+        return value
+
+    trace.begin()
+    with contextlib.suppress(Reached):
+        optimiser.step(closure)
+    return trace.result() | {
+        "ms_per_evaluation": 1e3 * times[threads],
+        "threads": threads,
+    }
+
+
+class Reached(Exception):
+    """The gradient is small enough."""
+
+
+class Trace:
+    """Counts the evaluations of a function of `size` weights and ends an optimisation."""
+
+    def __init__(self, size: int):
+        self.size, self.count, self.reached, self.active = size, 0, False, False
+
+    def begin(self) -> None:
+        """The clock starts."""
+        self.active, self.start = True, time.perf_counter()
+
+    def add(self, value: float, norm: float) -> None:
+        """An evaluation: the value and the norm of the gradient."""
+        if not self.active:
+            return
+        self.count, self.seconds = self.count + 1, time.perf_counter() - self.start
+        self.value, self.gradient = value, norm / self.size**0.5
+        if self.gradient <= GRADIENT:
+            self.reached = True
+            raise Reached
+
+    def result(self) -> dict:
+        """What the table shows."""
+        return {
+            "seconds": self.seconds if self.reached else None,
+            "evaluations": self.count,
+            "value": self.value,
+            "gradient": self.gradient,
+        }
+
+
+def best_time(function, repeats: int = 5) -> float:
+    """The least run time of a function that has been called before."""
+    function()
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def child(arguments: list[str]) -> None:
+    """One run, printed as JSON."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    solver, stage, dimension = arguments
+    function = {"ours": ours, "scipy": scipy, "torch": torch}[solver]
+    result = function(stage, int(dimension))
+    result["peak_MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(json.dumps(result))
+
+
+def run(solver: str, stage: str, dimension: int) -> dict:
+    """A run in a process of its own."""
+    command = [sys.executable, __file__, "--child", solver, stage, str(dimension)]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def main() -> None:
+    """All sizes and solvers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--pretraining", type=int, nargs="*", default=PRETRAINING)
+    parser.add_argument("--finetuning", type=int, nargs="*", default=FINETUNING)
+    parsed = parser.parse_args()
+    if parsed.child:
+        child(parsed.child)
+        return
+    from measure import print_table, results_file, save
+
+    rows = []
+    sizes = [("pretraining", D) for D in parsed.pretraining]
+    sizes += [("finetuning", D) for D in parsed.finetuning]
+    for stage, dimension in sizes:
+        results = {name: run(name, stage, dimension) for name in ("ours", "torch", "scipy")}
+        best = results["ours"]
+        for name, result in results.items():
+            same = abs(result["value"] / best["value"] - 1) <= MARGIN
+            ratio = result["seconds"] and result["seconds"] / best["seconds"]
+            row = {"stage": stage, "D": dimension, "solver": name, **result, "same_minimum": same}
+            rows.append(row | {"over_ours": ratio})
+            print(rows[-1], flush=True)
+    keys = ("stage", "D", "solver", "seconds", "over_ours", "evaluations", "ms_per_evaluation")
+    keys += ("share_of_limit", "peak_MB", "same_minimum")
+    print_table([{key: row.get(key, "") for key in keys} for row in rows])
+    save({"rows": rows}, results_file("simulation"))
+
+
+if __name__ == "__main__":
+    main()
