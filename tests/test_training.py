@@ -1,3 +1,4 @@
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +36,10 @@ def problem():
 def minimum(problem):
     """The least loss that SciPy finds, and its F Fᵀ."""
     objective, start = problem
+    evaluate = jax.jit(lambda x: objective.value_and_gradient(x))
 
     def function(x):
-        value, gradient = objective.value_and_gradient(jnp.asarray(x.reshape(start.shape)))
+        value, gradient = evaluate(jnp.asarray(x.reshape(start.shape)))
         return float(value), np.asarray(gradient).ravel()
 
     best = minimize(
@@ -70,6 +72,20 @@ def test_all_ways_end_at_the_same_minimum(
     np.testing.assert_allclose(problem[0].value(trained.factor), trained.value, rtol=1e-13)
     if rescale:
         assert trained.slack > -training.SLACK_TOLERANCE
+
+
+def test_single_precision_ends_next_to_the_same_minimum(problem, minimum):
+    def single(x):
+        return x.astype(jnp.float32) if eqx.is_array(x) else x
+
+    objective, start = jax.tree.map(single, problem)
+    trained = train(objective, start, Training.of("float32"))
+    assert trained.converged
+    # A gradient of 1e-3 a weight, next to curvatures of 2λ = 0.1, leaves this much of the loss.
+    left = 1e-3**2 * start.size / (2 * 0.1)
+    np.testing.assert_allclose(trained.value, minimum[0], atol=left, rtol=0)
+    product = np.asarray(trained.factor @ trained.factor.T)
+    assert np.linalg.norm(product - minimum[1]) < 0.01 * np.linalg.norm(minimum[1])
 
 
 def test_columns_are_added_where_too_few_were_kept(monkeypatch, problem, minimum):

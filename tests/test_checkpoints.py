@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from points import figure_3
+
+from jaxlora.simulation import (
+    Checkpoint,
+    CheckpointError,
+    Setting,
+    checkpoints,
+    simulate,
+)
+from jaxlora.simulation import starts as starts_module
+
+
+def test_resumed_seeds_give_the_same_numbers(tmp_path, monkeypatch):
+    setting = Setting(24, test_samples=50, starts=2)
+    task = figure_3(reuse=True)
+    expected = simulate(task, setting, seeds=1)
+    monkeypatch.setattr(starts_module, "SAVE_SECONDS", 0.0)
+    checkpoint = Checkpoint(tmp_path)
+
+    class Stop(Exception):
+        pass
+
+    def interrupted(limit):
+        calls = []
+
+        def watch(stage, report):
+            calls.append(stage)
+            if len(calls) > limit:
+                raise Stop
+
+        return watch
+
+    stops = 0
+    for _ in range(3):
+        try:
+            simulate(task, setting, seeds=1, checkpoint=checkpoint, watch=interrupted(2))
+        except Stop:
+            stops += 1
+    assert stops >= 2
+    resumed = simulate(task, setting, seeds=1, checkpoint=checkpoint)
+    assert resumed.pretraining == expected.pretraining
+    assert resumed.finetuning == expected.finetuning
+    assert resumed.outcomes[0].pretraining_status == expected.outcomes[0].pretraining_status
+
+
+def test_checkpoint_of_another_experiment_is_refused(tmp_path):
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.claim({"dim": 10, "delta": 0.5})
+    checkpoint.claim({"dim": 10, "delta": 0.5})
+    with pytest.raises(ValueError, match="dim = 10 there, 20 here"):
+        checkpoint.claim({"dim": 20, "delta": 0.5})
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_truncated_checkpoint_counts_as_none(tmp_path, keep):
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save("place", {"x": np.arange(1000.0)})
+    np.testing.assert_array_equal(checkpoint.load("place")["x"], np.arange(1000.0))
+    path = tmp_path / "place.npz"
+    path.write_bytes(path.read_bytes()[:keep])
+    assert checkpoint.load("place") is None
+
+
+def test_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save("place", {"x": np.arange(3)})
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoint.save("place", {"x": np.arange(4)})
+    np.testing.assert_array_equal(checkpoint.load("place")["x"], np.arange(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["place.npz"]
