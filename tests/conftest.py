@@ -1,4 +1,12 @@
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Compiled programs take memory maps, of which a process may have only so many."""
+    yield
+    jax.clear_caches()

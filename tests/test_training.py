@@ -81,11 +81,12 @@ def test_single_precision_ends_next_to_the_same_minimum(problem, minimum):
     objective, start = jax.tree.map(single, problem)
     trained = train(objective, start, Training.of("float32"))
     assert trained.converged
-    # A gradient of 1e-3 a weight, next to curvatures of 2λ = 0.1, leaves this much of the loss.
-    left = 1e-3**2 * start.size / (2 * 0.1)
+    # A gradient of 1e-4 a weight, next to curvatures of 2λ = 0.1, leaves this much of the loss,
+    # and rounding data and sums some millionths of it.
+    left = 1e-4**2 * start.size / (2 * 0.1) + 2e-6 * minimum[0]
     np.testing.assert_allclose(trained.value, minimum[0], atol=left, rtol=0)
     product = np.asarray(trained.factor @ trained.factor.T)
-    assert np.linalg.norm(product - minimum[1]) < 0.01 * np.linalg.norm(minimum[1])
+    assert np.linalg.norm(product - minimum[1]) < 0.003 * np.linalg.norm(minimum[1])
 
 
 def test_columns_are_added_where_too_few_were_kept(monkeypatch, problem, minimum):

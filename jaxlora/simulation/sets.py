@@ -48,12 +48,8 @@ def draw_finetuning(
     dtype,
 ) -> tuple[Labelled, jax.Array]:
     """Fresh sequences and the frozen fields (T, T, N') on them; active ones of the candidates."""
-    D, T, labelled, candidates = (
-        sizes.dimension,
-        sizes.tokens,
-        sizes.finetuning_samples,
-        sizes.candidates,
-    )
+    D, T = sizes.dimension, sizes.tokens
+    labelled, candidates = sizes.finetuning_samples, sizes.candidates
     keys = jax.random.split(key, 3)
     noise = draw_noise(keys[2], delta, candidates, T, dtype)
     if isinstance(layers, GaussianLayers):

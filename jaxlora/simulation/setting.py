@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..options import PRECISIONS
 from ..tasks import Task
+from .optimisers import MEMORY
 from .training import Training
 
 CENTRINGS = ("population", "empirical")
@@ -119,8 +120,6 @@ def bytes_needed(sizes: Sizes, setting: Setting) -> int:
 
     The sequences, a dozen T×T matrices for each, and the optimiser's pairs of steps and gradients.
     """
-    from .optimisers import MEMORY
-
     D, T = sizes.dimension, sizes.tokens
     pairs = 2 * MEMORY + 12
     pretraining = sizes.samples * T * (D + 12 * T) + pairs * D * sizes.rank

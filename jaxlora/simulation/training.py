@@ -36,7 +36,7 @@ class Training:
 
     `optimiser` is "optax" or "jaxopt", both L-BFGS; optax needs half the evaluations. `tol` is the
     root-mean-square gradient per weight of the losses (2) and (3) that counts as converged, by
-    default 1e-6, or 1e-3 in float32; `rescale` the choice of units above.
+    default 1e-6, or 1e-4 in float32; `rescale` the choice of units above.
     """
 
     optimiser: str = "optax"
@@ -47,7 +47,7 @@ class Training:
     @classmethod
     def of(cls, precision: str, **fields: Any) -> "Training":
         """What is best for that precision, with other `fields` where given."""
-        best: dict[str, Any] = {"tol": 1e-3} if precision == "float32" else {}
+        best: dict[str, Any] = {"tol": 1e-4} if precision == "float32" else {}
         return cls(**(best | fields))
 
     def __post_init__(self):
