@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from jaxlora.cli import main
+
 
 def central_difference(function, arguments, direction, step=1e-3):
     """Derivative of `function(*arguments)` along `direction`, from the five-point rule.
@@ -24,3 +26,16 @@ def second_difference(function, x, step=2e-3):
         np.asarray(function(x + t)) + np.asarray(function(x - t)) for t in (0.0, step, 2 * step)
     )
     return (16 * near - far - 15 * middle) / (12 * step**2)
+
+
+def assert_refused(arguments, words, capsys):
+    """The command line refuses its arguments in one line with these words, and exit code 2."""
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.out == ""
+    assert words in output.err
+    assert output.err.count("\n") == 1

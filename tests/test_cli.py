@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from helpers import assert_refused
 
 import jaxlora
 from jaxlora.cli import main
@@ -29,14 +30,7 @@ def arguments(**changes):
     return ["predict", *(word for pair in point.items() for word in pair), "--no-cache"]
 
 
-@pytest.fixture(autouse=True)
-def keep_precision():
-    # The command line sets the precision of its own process.
-    import jax
-
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
+pytestmark = pytest.mark.usefixtures("keep_settings")
 
 
 @pytest.mark.parametrize(
@@ -60,15 +54,7 @@ def keep_precision():
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(changes, words, capsys):
-    try:
-        code = main(arguments(**changes))
-    except SystemExit as stop:
-        code = stop.code
-    output = capsys.readouterr()
-    assert code == 2
-    assert output.out == ""
-    assert words in output.err
-    assert output.err.count("\n") == 1
+    assert_refused(arguments(**changes), words, capsys)
 
 
 def test_impossible_given_pretraining_is_named(capsys):

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import assert_refused
 
 from jaxlora.cli import main
 
@@ -29,14 +30,7 @@ def arguments(command="simulate", *flags, **changes):
     return [command, *(w for k, v in point.items() for w in (k, *v.split())), *flags, "--no-cache"]
 
 
-@pytest.fixture(autouse=True)
-def keep_settings():
-    import jax
-
-    before = jax.config.jax_enable_x64
-    yield
-    jax.config.update("jax_enable_x64", before)
-    jax.config.update("jax_default_device", None)
+pytestmark = pytest.mark.usefixtures("keep_settings")
 
 
 @pytest.mark.parametrize(
@@ -55,15 +49,7 @@ def keep_settings():
     ],
 )
 def test_bad_input_is_one_line(capsys, changes, words):
-    try:
-        code = main(arguments(**changes))
-    except SystemExit as exit:
-        code = exit.code
-    out, err = capsys.readouterr()
-    assert code == 2
-    assert out == ""
-    assert err.count("\n") == 1
-    assert words in err
+    assert_refused(arguments(**changes), words, capsys)
 
 
 def test_simulate_prints_json_and_a_table(capsys):

@@ -100,6 +100,16 @@ def test_columns_are_added_where_too_few_were_kept(monkeypatch, problem, minimum
     assert np.linalg.matrix_rank(np.asarray(trained.factor), tol=1e-3) >= rank
 
 
+def test_rest_at_a_saddle_is_not_convergence(monkeypatch, problem):
+    monkeypatch.setattr(training, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(training, "SMALL_COLUMN", 0.5)
+    monkeypatch.setattr(training, "ESCAPES", 0)
+    trained = train(*problem, Training(tol=1e-7))
+    assert trained.gradient <= 1e-7
+    assert trained.slack < -training.SLACK_TOLERANCE
+    assert not trained.converged
+
+
 @pytest.mark.parametrize("optimiser", ["optax", "jaxopt"])
 def test_interrupted_training_ends_at_the_same_numbers(problem, optimiser):
     settings = Training(optimiser, tol=1e-9)

@@ -1,10 +1,10 @@
 """Files from which an interrupted experiment goes on."""
 
 import contextlib
+import io
 import json
 import os
 import pathlib
-import tempfile
 import time
 import zipfile
 from typing import Any
@@ -53,10 +53,9 @@ class Checkpoint:
         """
         if time.monotonic() - self._saved < at_most_every:
             return
-        with tempfile.SpooledTemporaryFile() as buffer:
-            np.savez(buffer, **arrays)  # type: ignore[arg-type]
-            buffer.seek(0)
-            self._write(self.folder / f"{name}.npz", buffer.read())
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        self._write(self.folder / f"{name}.npz", buffer.getvalue())
         self._saved = time.monotonic()
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..noise import effective_noise
 from ..tasks import Task
 from .checkpoints import Checkpoint
 from .draws import Stream, stream_key
@@ -62,7 +63,7 @@ def run_seed(
     )
     if task.given is not None:
         _, Q, M = (float(x) for x in task.given)
-        noise = float(task.teacher_variance() + task.beta**2 * Q - 2 * task.beta * M)
+        noise = float(effective_noise(task.teacher_variance(), Q, M, task.beta))
         error = float(errors.pretraining)
         pretraining, eigenvalues = MeasuredPretraining(Q, M, error, np.nan, noise), np.empty(0)
     else:

@@ -98,8 +98,9 @@ def teacher_overlaps(W, teacher) -> tuple[float, float, float]:
 @eqx.filter_jit
 def _losses(objective: Objective, factor) -> tuple[jax.Array, jax.Array]:
     """The loss per sample, and with the ridge over D."""
-    value, data = objective.value(factor), objective.data_loss(factor)
-    return data / objective.data.count, value / factor.shape[0]
+    data = objective.data_loss(factor)
+    ridge = objective.ridge * jnp.sum(factor**2)
+    return data / objective.data.count, (data + ridge) / factor.shape[0]
 
 
 def measure_pretraining(

@@ -26,7 +26,10 @@ SMALL_COLUMN = 1e-2  # columns of smaller norm than this share of the largest ar
 UNIT_FLOOR = 0.17  # the smallest unit, relative to the largest norm of a column
 RANK_STEPS = 8  # the number of columns is a multiple of P/8: each new one is compiled anew,
 WORTH_COMPILING = 1.5e9  # and only where an evaluation takes so many operations
-SLACK_TOLERANCE = 1e-3  # least eigenvalue of the slack, relative to the largest, that passes as 0
+# Least eigenvalue of the slack, relative to the largest, that passes as 0: what the gradient left
+# by training makes of it grows with its tolerance.
+SLACK_TOLERANCE = 1e-3
+SLACK_PER_TOL = 100.0
 ESCAPES = 3  # times that columns are added
 
 
@@ -126,16 +129,18 @@ def train(
         # Rounding hides what decrease there may still be.
         stalled = place.segment > len(SEGMENTS) and value >= place.last_value * (1 - resolution)
         watch(Report(place.iterations, gradient, training.tol, time.monotonic() - begun))
-        small = gradient <= training.tol
-        if small and reduces:
-            slack, escape = _escape(objective, place.scaled * place.unit, columns)
+        at_rest = converged = gradient <= training.tol
+        if at_rest and reduces:
+            slack, escape = _escape(objective, place.scaled * place.unit, columns, training.tol)
+            # At rest, but at a saddle where columns are missing still.
+            converged = escape is None
             if escape is not None and place.escapes < ESCAPES:
                 place = _continue(objective, escape, training, place)
                 # New columns start small and must not be dropped for that.
                 place = place._replace(segment=len(SEGMENTS) + 1, escapes=place.escapes + 1)
                 continue
         exhausted = stalled or place.iterations >= training.max_iterations
-        if small or exhausted or not np.isfinite(gradient):
+        if at_rest or exhausted or not np.isfinite(gradient):
             break
         if reduces and 0 < place.segment <= len(SEGMENTS):
             place = _continue(objective, _reduced(objective, place, columns), training, place)
@@ -165,7 +170,7 @@ def train(
         gradient,
         place.iterations,
         place.evaluations + int(optimiser.progress(place.state).evaluations),
-        small,
+        converged,
         slack,
     )
 
@@ -208,11 +213,13 @@ def _units(factor: jax.Array) -> jax.Array:
     return 1 / jnp.sqrt((norms / jnp.max(norms)) ** 2 + UNIT_FLOOR**2)
 
 
-def _escape(objective, factor, columns: int) -> tuple[float, tuple[jax.Array, jax.Array] | None]:
+def _escape(
+    objective, factor, columns: int, tol: float
+) -> tuple[float, tuple[jax.Array, jax.Array] | None]:
     """The relative slack, and the factor with columns that lower the loss where there are any."""
     values, vectors = _slack(objective, factor)
     relative = float(values[0] / values[-1])
-    if relative >= -SLACK_TOLERANCE:
+    if relative >= -max(SLACK_TOLERANCE, SLACK_PER_TOL * tol):
         return relative, None
     norms = jnp.linalg.norm(factor, axis=0)
     count = min(int(jnp.sum(values < 0)), factor.shape[0] // RANK_STEPS + 1)
