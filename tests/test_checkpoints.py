@@ -1,3 +1,5 @@
+import subprocess
+
 import numpy as np
 import pytest
 from points import figure_3
@@ -75,3 +77,24 @@ def test_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeyp
         checkpoint.save("place", {"x": np.arange(4)})
     np.testing.assert_array_equal(checkpoint.load("place")["x"], np.arange(3))
     assert [path.name for path in tmp_path.iterdir()] == ["place.npz"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system can be mounted here")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_full_disk_leaves_the_last_checkpoint(small_disk):
+    checkpoint = Checkpoint(small_disk)
+    checkpoint.save("place", {"x": np.arange(1000.0)})
+    with pytest.raises(CheckpointError, match="No space left"):
+        checkpoint.save("place", {"x": np.arange(1e4)})
+    np.testing.assert_array_equal(checkpoint.load("place")["x"], np.arange(1000.0))
+    assert [path.name for path in small_disk.iterdir()] == ["place.npz"]
