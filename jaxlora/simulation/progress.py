@@ -1,31 +1,21 @@
 """A line on stderr that says how far an experiment is and how long it may still take."""
 
 import math
-import sys
 import time
 
+from ..terminal import StatusLine
 from .training import Report
 
-INTERVAL = 2.0  # seconds between lines
 
-
-class ProgressLine:
+class ProgressLine(StatusLine):
     """Progress of `seeds` seeds; on a terminal, or `always`."""
 
     def __init__(self, seeds: int, *, always: bool = False):
+        super().__init__(always=always)
         self.seeds = seeds
-        self.active = always or sys.stderr.isatty()
-        self.rewrites = sys.stderr.isatty() and not always
-        self.begun = self.printed = time.monotonic()
+        self.begun = time.monotonic()
         self.done = 0
         self.first: Report | None = None
-
-    def __enter__(self) -> "ProgressLine":
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.rewrites:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def on_seed(self, seed: int) -> None:
         """A seed begins."""
@@ -36,17 +26,12 @@ class ProgressLine:
         """A training has reached this."""
         if report.iterations == 0 or self.first is None:
             self.first = report
-        now = time.monotonic()
-        if not self.active or now - self.printed < INTERVAL:
-            return
-        self.printed = now
-        words = (
-            f"seed {self.seed} ({self.done + 1} of {self.seeds}), {stage}: "
-            f"{report.iterations} iterations, gradient {report.gradient:.1e} "
-            f"(to {report.tol:.1e}){self._left(report, now)}"
-        )
-        start, end = ("\r\033[K", "") if self.rewrites else ("", "\n")
-        print(start + words, end=end, file=sys.stderr, flush=True)
+        if self.is_due():
+            self.show(
+                f"seed {self.seed} ({self.done + 1} of {self.seeds}), {stage}: "
+                f"{report.iterations} iterations, gradient {report.gradient:.1e} "
+                f"(to {report.tol:.1e}){self._left(report, time.monotonic())}"
+            )
 
     def _left(self, report: Report, now: float) -> str:
         """The time left: gradients fall geometrically, and seeds take about the same time each."""
