@@ -31,7 +31,7 @@ import scipy.optimize
 import jaxlora
 from jaxlora import finetuning, pretraining
 from jaxlora.execution import draw_samples
-from jaxlora.replicates import training_fields
+from jaxlora.labelled import Labelled, labelled_fields
 from measure import FIGURE_1, print_table, results_file, save, seconds
 
 POINT = FIGURE_1 | {"lam": 0.05, "lam_ft": 0.2}
@@ -85,7 +85,7 @@ def at_solution(samples: int, options: jaxlora.Options):
     drawn = draw_samples(task, samples, 1, 0, options)
     first, draws = jax.tree.map(lambda x: x[0], (drawn.pretraining, drawn.finetuning))
     order = jnp.stack([pre.Q, pre.M, pre.V])
-    fields, _ = training_fields(task, order, draws, None, options)
+    fields = labelled_fields(task, order, draws, None, Labelled(None, None), options)
     return (
         (pretraining.StateEvolution(task, first, options), order),
         (

@@ -28,14 +28,13 @@ def by_distance(activation: Activation, student) -> jax.Array:
     return jnp.argsort(activation.loss(student, reference))
 
 
-def select(activation: Activation, active_ratio, teacher, student, count: int):
-    """`count` pairs (z*, z) among the share ρ of candidates of least |σ(z) − σ(0)|²_F.
+def choose(activation: Activation, active_ratio, student, count: int) -> jax.Array:
+    """Indices of `count` samples in the share ρ of candidates of least |σ(z) − σ(0)|²_F.
 
-    `teacher` and `student` are the candidates (T, T, pool); the pairs come evenly from the kept
-    ones in order of that distance. The selection is a hard threshold: it has no derivative.
+    `student` are the candidates' z (T, T, pool); the samples come evenly from the kept ones in
+    order of that distance. The choice is a hard threshold: it has no derivative.
     """
     pool = student.shape[-1]
     order = by_distance(activation, student)
     steps = (jnp.arange(count) + 0.5) / count
-    chosen = order[jnp.minimum((steps * active_ratio * pool).astype(int), pool - 1)]
-    return teacher[..., chosen], student[..., chosen]
+    return order[jnp.minimum((steps * active_ratio * pool).astype(int), pool - 1)]

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from scipy.optimize import root_scalar
 
 from .execution import prepare
+from .finetuning import APART
+from .labelled import choose_sequences, labelled_fields
 from .options import REPLICATES, SAMPLES, Options
 from .outputs import ConvergenceError, Prediction, mean_and_stderr
 from .prediction import predict, solve_pretraining
 from .pretraining import StateEvolution, collapse_threshold
-from .proximal import first_branches
-from .replicates import training_fields
 from .results import Result
 from .sampling import Samples
 from .stages import pretrain
@@ -31,9 +31,6 @@ PARAMETERS = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", 
 Observed = tuple[jax.Array, jax.Array, jax.Array]
 Curve = Callable[[float], tuple[float, float, Result]]
 ACCURACY = 1e-5  # of roots, relative
-# |Δq| + |Δm| from which two fixed points are different ones. On frozen draws a single sample's
-# choice of minimum makes two of one, 1e-3 apart; from where a branch splits, Δ² ~ distance.
-APART = 1e-2
 
 
 class Boundary(NamedTuple):
@@ -186,12 +183,8 @@ def _run(function, task: Task, samples=SAMPLES, replicates=REPLICATES, seed=0, o
 
 @eqx.filter_jit
 def _collapse(task: Task, samples: Samples, options: Options):
-    zero = jnp.zeros(3, task.delta.dtype)
-
     def threshold(draws):
-        evolution = StateEvolution(task, draws, options)
-        origin = first_branches(jnp.zeros_like(draws.first))
-        return collapse_threshold(task, evolution.averages(zero, origin).conjugates)
+        return collapse_threshold(task, StateEvolution(task, draws, options).at_collapse())
 
     # No proximal map is solved: the many draws of the test averages are cheap.
     return mean_and_stderr(jax.lax.map(threshold, samples.test))
@@ -203,7 +196,8 @@ def _zero_branch(task: Task, samples: Samples, options: Options):
 
     def threshold(inputs) -> ZeroBranch:
         order, draws, pool = inputs
-        fields, _ = training_fields(task, order, draws, pool, options)
+        labelled = choose_sequences(task, order, draws, pool, options)
+        fields = labelled_fields(task, order, draws, pool, labelled, options)
         return zero_branch(task, fields, draws)
 
     inputs = (pretrained.order, samples.finetuning, samples.pool)

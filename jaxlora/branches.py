@@ -10,7 +10,7 @@ all minima sought anew come in between.
 import abc
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -81,6 +81,13 @@ class BranchedFixedPoint(eqx.Module):
         return jnp.where(finite, reached, Result.NON_FINITE)
 
 
+class Solved(NamedTuple):
+    """A fixed point, and the minima of the samples on the branches that were followed to it."""
+
+    fixed_point: BranchedFixedPoint
+    minimum: Minimum
+
+
 class _Search(eqx.Module):
     """All local minima found last, and the point x at which all starts were used on every sample.
 
@@ -115,12 +122,12 @@ def solve_on_branches(
     floor: float,
     max_iterations: int,
     **options: Any,
-) -> tuple[BranchedFixedPoint, Minimum]:
+) -> Solved:
     """Solve x = F(x) for F the map `function` with the global minimum of every sample.
 
-    Returns the solution and the minima on the branches that were followed to it. Ends when taking
-    all minima anew leaves the residual below `tol`, after a few rounds below `jump_tol`. The other
-    arguments are those of `solve_fixed_point`; `max_iterations` counts all rounds.
+    The solution carries no derivatives (see `as_root`). Ends when taking all minima anew leaves the
+    residual below `tol`, after a few rounds below `jump_tol`. The other arguments are those of
+    `solve_fixed_point`; `max_iterations` counts all rounds.
     """
 
     def body(carry):
@@ -191,4 +198,4 @@ def solve_on_branches(
     nowhere = first_branches(nothing.x[0])
     blank = BranchedFixedPoint(x, unknown, jnp.zeros((), int), unknown, zero, zero)
     start = (blank, nowhere, nowhere, jnp.zeros_like(x), search, 0, 0)
-    return jax.lax.while_loop(busy, body, start)[:2]
+    return Solved(*jax.lax.while_loop(busy, body, start)[:2])

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from .active import pool_factor
 from .options import Options
 from .outputs import ConvergenceError
+from .programs import frozen
 from .results import Result
 from .sampling import FINETUNING, POOL, PRETRAINING, TEST, Samples, draw, draw_fields
 from .stability import Stability
@@ -82,7 +83,7 @@ def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Sam
         normal = source(task.tokens, count, replicates, seed, stream, options.sampling, *arguments)
         return jax.tree.map(lambda x: jnp.asarray(x, options.precision), normal)
 
-    factor = pool_factor(task.active_ratio)
+    factor = pool_factor(frozen(task.active_ratio))
     return Samples(
         drawn(draw_fields, 1, PRETRAINING) if task.given is None else None,
         drawn(draw, 1, FINETUNING, equivariant),
@@ -96,7 +97,7 @@ def finish(solved, throw: bool):
     if not throw:
         return solved
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(solved.status)):
-        raise ValueError("throw = True: must be False under jit, vmap and grad; see status")
+        raise ValueError("throw = True: must be False under jit and vmap; see status")
     if failure := solved.status.failure():
         raise ConvergenceError(failure, solved)
     return solved

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .averages import Averages
-from .branches import BranchedFixedPoint, BranchedMap, solve_on_branches
+from .branches import BranchedMap, Solved, solve_on_branches
+from .fixed_point import as_root
 from .laws import root
 from .options import Options
 from .proximal import (
@@ -29,6 +30,9 @@ from .symmetric import identity_like
 from .tasks import Task
 
 STARTS = {"informed": (1.0, 0.95, 0.2), "uninformed": (0.1, 0.01, 0.2)}  # (q, m, v)
+# |Δq| + |Δm| from which two fixed points are different ones. On frozen draws a single sample's
+# choice of minimum makes two of one, 1e-3 apart; from where a branch splits, Δ² ~ distance.
+APART = 1e-2
 
 
 class Conjugates(NamedTuple):
@@ -118,11 +122,14 @@ class StateEvolution(BranchedMap):
         """The proximal map on the branches of `minimum`."""
         return follow_minimum(self.solver, minimum, x[2], self.centre(x), self.data(x))
 
+    def known(self, x, minimum: Minimum) -> Minimum:
+        """prox with its derivatives, where `minimum` is it."""
+        solver = Known(self.problem)
+        return follow_minimum(solver, minimum, x[2], self.centre(x), self.data(x))
+
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is prox."""
-        known = Known(self.problem)
-        minimum = follow_minimum(known, minimum, x[2], self.centre(x), self.data(x))
-        conjugates = self.averages(x, minimum).conjugates
+        conjugates = self.averages(x, self.known(x, minimum)).conjugates
         _, m_hat, v_hat = conjugates
         v = x[2]
         # v̂ below −2λ' gives no v. There v = (1 − v v̂)/(2λ'), the same equation, leads on.
@@ -144,8 +151,9 @@ class StateEvolution(BranchedMap):
         gamma = 2 * jnp.sum(force * minimum.x[None], axis=1)
         X = response(self.problem, minimum.x, v, data)
         stein, norm = self.draws.mean_response(X, jnp.trace(X))
-        noise = jnp.maximum(s, jnp.finfo(gamma.dtype).tiny)
-        before = self.draws.mean(_dot(gamma, self.draws.noise)) / noise
+        noisy = s > jnp.finfo(gamma.dtype).tiny ** 0.25
+        along = self.draws.mean(_dot(gamma, self.draws.noise))
+        before = jnp.where(noisy, along / jnp.where(noisy, s, 1.0), stein)
         k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
         conjugates = Conjugates(
             alpha * self.draws.mean(_dot(gamma, gamma)),
@@ -183,58 +191,96 @@ def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
     return jnp.stack([m_hat * v, root(q_hat) * v, v])
 
 
-class FinetuningSolution(eqx.Module):
-    """A solved replicate from one start: (q, m, v), conjugates, errors, energy and status."""
+class Solution(NamedTuple):
+    """A fixed point (m, s, v) from one start, its energy and its `Result`."""
+
+    solved: Solved
+    energy: jax.Array
+    result: jax.Array
+
+
+class Description(NamedTuple):
+    """What a fixed point says, with its derivatives.
+
+    (q, m, v), conjugates, training error, energy, replicon and the Stein gap of `Averages`.
+    """
 
     order: jax.Array
     conjugates: Conjugates
     train_error: jax.Array
     energy: jax.Array
     replicon: jax.Array
-    fixed_point: BranchedFixedPoint
     stein_gap: jax.Array
-    result: jax.Array
 
 
 def solve_state_evolution(
     task: Task, fields: SideFields, draws: Draws, start: jax.Array, options: Options
-) -> FinetuningSolution:
+) -> Solution:
     """Solve the fine-tuning on one replicate's draws, from (q, m, v) = `start`."""
     evolution = StateEvolution(task, fields, draws, options)
-    start = to_noise(start)
 
     def feasible(x):
         _, s, v = x
         # Iterates run away where v̂ stays below −2λ'; a solution has v of the order of 1/(2λ').
         return (s >= 0) & (v >= 0) & (v <= 1e3 * (1 + 1 / (2 * task.lam_ft)))
 
-    solved, minimum = solve_on_branches(
+    solved = solve_on_branches(
         evolution,
-        start,
+        to_noise(start),
         feasible,
         floor=1e-3,
         jump_tol=options.jump_tol,
         **options.iteration,
     )
-    x = solved.value
+    x = solved.fixed_point.value
+    train_error = evolution.train_error(x, solved.minimum)
+    q, _, _ = from_noise(x)
+    result = solved.fixed_point.result(options.tol, options.jump_tol)
+    return Solution(solved, energy(task, train_error, q), result)
+
+
+def describe(
+    task: Task, fields: SideFields, draws: Draws, solved: Solved, options: Options
+) -> Description:
+    """What the fixed point of one replicate says, with its derivatives by task and fields."""
+    evolution = StateEvolution(task, fields, draws, options)
+    x, minimum = _with_derivatives(evolution, solved)
     order = from_noise(x)
     train_error = evolution.train_error(x, minimum)
     averages = evolution.averages(x, minimum)
     q_hat, m_hat, v_hat = averages.conjugates
     # ŵ is defined up to its sign, which the iteration may have changed: m ≥ 0.
     conjugates = Conjugates(q_hat, jnp.where(x[0] < 0, -m_hat, m_hat), v_hat)
-    # λ' q → 0 as λ' → ∞, where q ~ 1/λ'².
-    ridge = jnp.where(jnp.isinf(task.lam_ft), 0.0, task.lam_ft * order[0])
-    return FinetuningSolution(
+    return Description(
         order,
         conjugates,
         train_error,
-        task.alpha_ft * train_error + ridge,
+        energy(task, train_error, order[0]),
         evolution.replicon(x[2], averages),
-        solved,
         averages.stein_gap,
-        solved.result(options.tol, options.jump_tol),
     )
+
+
+def order_and_energy(
+    task: Task, fields: SideFields, draws: Draws, solved: Solved, options: Options
+) -> tuple[jax.Array, jax.Array]:
+    """(q, m, v) and the energy alone of what `describe` describes."""
+    evolution = StateEvolution(task, fields, draws, options)
+    x, minimum = _with_derivatives(evolution, solved)
+    order = from_noise(x)
+    return order, energy(task, evolution.train_error(x, minimum), order[0])
+
+
+def _with_derivatives(evolution: StateEvolution, solved: Solved) -> tuple[jax.Array, Minimum]:
+    x = as_root(lambda x: evolution(x, solved.minimum), solved.fixed_point.value)
+    return x, evolution.known(x, solved.minimum)
+
+
+def energy(task: Task, train_error, q) -> jax.Array:
+    """α' E'_train + λ' q, what the empirical risk minimiser minimises, per dimension."""
+    # λ' q → 0 as λ' → ∞, where q ~ 1/λ'².
+    idle = jnp.isinf(task.lam_ft)
+    return task.alpha_ft * train_error + jnp.where(idle, 0.0, task.lam_ft) * q
 
 
 def overlap(q, m) -> jax.Array:

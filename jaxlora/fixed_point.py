@@ -130,6 +130,21 @@ def solve_fixed_point(
     return FixedPoint(end[0], end[2], end[6], end[7])
 
 
+def as_root(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`x`, where x = F(x) is known to hold, with the derivatives of that root to any order.
+
+    They are those of the implicit function theorem, dx = (I − F')⁻¹ dF, by whatever `function`
+    closes over, whichever iteration found `x`.
+    """
+
+    def solve(linear, b):
+        matrix = jax.vmap(linear, out_axes=-1)(jnp.eye(b.shape[0], dtype=b.dtype))
+        return jnp.linalg.solve(matrix, b)
+
+    known = jax.lax.stop_gradient(x)
+    return jax.lax.custom_root(lambda x: x - function(x), known, lambda _, x: x, solve)
+
+
 def _broyden(matrix, step, decrease, scale) -> jax.Array:
     """The least change, in units of `scale`, after which `matrix` maps `step` to `decrease`."""
     size = jnp.sum((step / scale) ** 2)

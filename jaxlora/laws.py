@@ -16,5 +16,7 @@ def conditional_variance(var, cov, var2) -> jax.Array:
 
 
 def root(variance) -> jax.Array:
-    """√variance, kept off 0 where its derivative and its inverse are infinite."""
-    return jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
+    """√variance, kept off 0 where its derivatives and its inverse are infinite."""
+    least = jnp.finfo(variance.dtype).tiny
+    positive = variance > least
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), least**0.5)

@@ -73,6 +73,17 @@ class StandardErrors(eqx.Module):
     finetuning: Finetuning
 
 
+class Replicates(eqx.Module):
+    """The numbers of both stages on every replicate of the draws, arrays (R,).
+
+    What they are used for has the error bar of their scatter: a ratio of two, or the difference of
+    two predictions with the same draws, which is known better than either.
+    """
+
+    pretraining: Pretraining
+    finetuning: Finetuning
+
+
 class SolveStatus(eqx.Module):
     """How one stage's solve ended, the worst over replicates; `iterations` is their mean.
 
@@ -84,7 +95,8 @@ class SolveStatus(eqx.Module):
     what is left of the proximal gradients. `stein_gap` is the share of the response
     (1/n) E Tr ∂x/∂centre that jumps of the proximal map x carry, by which its forms before and
     after Stein's lemma differ: sampling error where the map is continuous.
-    `stability` is the verdict of the replicon, a `Stability`.
+    `stability` is the verdict of the replicon, a `Stability`; `kinks` says what derivatives leave
+    out here, a `Kink`.
     """
 
     result: jax.Array
@@ -95,6 +107,7 @@ class SolveStatus(eqx.Module):
     stein_gap: jax.Array
     switching_jump: jax.Array
     stability: jax.Array
+    kinks: jax.Array
 
     def failure(self) -> str | None:
         """What failed, in a sentence; None where nothing did (concrete values only)."""
@@ -124,6 +137,7 @@ class Prediction(eqx.Module):
     finetuning: Finetuning
     stderr: StandardErrors
     status: Status
+    replicates: Replicates
 
 
 class ConvergenceError(RuntimeError):
@@ -135,13 +149,17 @@ class ConvergenceError(RuntimeError):
 
 
 def mean_and_stderr(values):
-    """Means over the leading axis of every leaf (R,) and their standard errors (NaN for one)."""
+    """Means over the leading axis R of every leaf and their standard errors (NaN for one).
+
+    Standard errors carry no derivatives, which would be infinite where they vanish.
+    """
     leaves, structure = jax.tree.flatten(values)
+    means = [jnp.mean(x, axis=0) for x in leaves]
     dtype = jnp.result_type(*(x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)))
-    table = jnp.stack([x.astype(dtype) for x in leaves])
+    table = jnp.stack([jax.lax.stop_gradient(x).astype(dtype) for x in leaves])
     replicates = table.shape[1]
     if replicates == 1:
         stderr = jnp.full_like(table[:, 0], jnp.nan)
     else:
         stderr = jnp.std(table, axis=1, ddof=1) / np.sqrt(replicates)
-    return structure.unflatten(list(jnp.mean(table, axis=1))), structure.unflatten(list(stderr))
+    return structure.unflatten(means), structure.unflatten(list(stderr))

@@ -8,8 +8,8 @@ import jax
 
 from .execution import finish, harmless, mark_invalid, prepare
 from .options import REPLICATES, SAMPLES, Options
-from .outputs import Prediction, StandardErrors, Status
-from .programs import is_traced
+from .outputs import Prediction, Replicates, StandardErrors, Status
+from .programs import frozen, inside_jit, is_traced
 from .sampling import Samples
 from .stages import compile_stages, finetune, pretrain
 from .summary import Finetuned, Pretrained
@@ -24,6 +24,7 @@ def predict(
     seed: int = 0,
     throw: bool = True,
     options: Options | None = None,
+    known: Prediction | None = None,
 ) -> Prediction:
     """Predict a pre-training and its LoRA fine-tuning: theory sections 3–5 and 8, Results 1–5.
 
@@ -31,10 +32,20 @@ def predict(
     all; values are means over them. Works under jit, and under vmap over any real parameter of
     `task`, with `throw=False`: a failed point keeps its last iterate, and `status` says so.
 
+    Differentiable by every real parameter but `active_ratio`, in both modes and to any order, by
+    the implicit function theorem: at any cost of the solve a gradient takes no more memory.
+    `status.*.kinks` says where the observables are not smooth, and what derivatives leave out
+    there (`Kink`). Standard errors and status have none.
+
+    `known` is a prediction for a task nearby, from whose fixed points these are sought.
+
     Raises ValueError for a parameter outside its range, ConvergenceError where a solve fails and
     `throw` is set, RuntimeError where JAX runs without float64 and float32 was not asked for.
     """
-    return finish(_predict(*prepare(task, samples, replicates, seed, options)), throw)
+    arguments = prepare(task, samples, replicates, seed, options)
+    if not (is_traced(task) or inside_jit()):
+        compile_stages(*arguments)  # all at once is sooner than each when it is needed
+    return finish(_predict(*arguments, known), throw)
 
 
 def predict_timed(
@@ -93,32 +104,37 @@ def solve_finetuning(
     return finish(_finetune(task, pretrained, drawn, options), throw)
 
 
-def _predict(task: Task, samples: Samples, options: Options) -> Prediction:
-    pretrained = _pretrain(task, samples, options)
-    finetuned = _finetune(task, pretrained, samples, options)
+def _predict(
+    task: Task, samples: Samples, options: Options, known: Prediction | None = None
+) -> Prediction:
+    pretrained = _pretrain(task, samples, options, known)
+    finetuned = _finetune(task, pretrained, samples, options, known)
     return Prediction(
         pretrained.values,
         finetuned.values,
         StandardErrors(pretrained.stderr, finetuned.stderr),
         Status(pretrained.status, finetuned.status),
+        Replicates(pretrained.replicates, finetuned.replicates),
     )
 
 
-def _pretrain(task: Task, samples: Samples, options: Options) -> Pretrained:
-    return (_pretrain_traced if is_traced(task) else pretrain)(task, samples, options)
+def _pretrain(task: Task, *how: Any) -> Pretrained:
+    traced = is_traced(frozen(task))
+    return (_pretrain_traced if traced else pretrain)(task, *how)
 
 
-def _finetune(task: Task, pretrained, samples: Samples, options: Options) -> Finetuned:
-    traced = is_traced((task, pretrained))
-    return (_finetune_traced if traced else finetune)(task, pretrained, samples, options)
+def _finetune(task: Task, pretrained: Pretrained, *how: Any) -> Finetuned:
+    traced = is_traced(frozen((task, pretrained)))
+    return (_finetune_traced if traced else finetune)(task, pretrained, *how)
 
 
-# Compiled as a whole, for vmap and grad outside of jit. Only traced parameters can be invalid here.
+# Compiled as a whole, for vmap outside of jit. Only traced parameters can be invalid here. What is
+# differentiated outside of jit and vmap has concrete values and goes by the stages' own programs.
 @eqx.filter_jit
-def _pretrain_traced(task: Task, samples: Samples, options: Options) -> Pretrained:
-    return mark_invalid(task, pretrain(harmless(task), samples, options))
+def _pretrain_traced(task: Task, *how: Any) -> Pretrained:
+    return mark_invalid(task, pretrain(harmless(task), *how))
 
 
 @eqx.filter_jit
-def _finetune_traced(task: Task, pretrained, samples: Samples, options: Options) -> Finetuned:
-    return mark_invalid(task, finetune(harmless(task), pretrained, samples, options))
+def _finetune_traced(task: Task, pretrained: Pretrained, *how: Any) -> Finetuned:
+    return mark_invalid(task, finetune(harmless(task), pretrained, *how))

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .averages import Averages
-from .branches import BranchedFixedPoint, BranchedMap, solve_on_branches
+from .branches import BranchedMap, Solved, solve_on_branches
+from .fixed_point import as_root
 from .laws import conditional_variance, correlated, root
 from .options import Options
 from .proximal import (
@@ -16,7 +17,6 @@ from .proximal import (
     Minimum,
     PretrainingProblem,
     blend,
-    first_branches,
     follow_minimum,
     local_minima,
     lowest_minimum,
@@ -92,25 +92,48 @@ class StateEvolution(BranchedMap):
         """Prox on the branches of `minimum`."""
         return follow_minimum(self.solver, minimum, x[2], self.fields(x)[1], self.target)
 
+    def known(self, x, minimum: Minimum) -> Minimum:
+        """Prox with its derivatives, where `minimum` is it."""
+        solver = Known(self.problem)
+        return follow_minimum(solver, minimum, x[2], self.fields(x)[1], self.target)
+
     def __call__(self, x, minimum: Minimum) -> jax.Array:
-        """The map at x, where `minimum` is Prox."""
-        known = Known(self.problem)
-        minimum = follow_minimum(known, minimum, x[2], self.fields(x)[1], self.target)
-        value = order_parameters(self.task, self.averages(x, minimum).conjugates)
+        """The map at x, where `minimum` is Prox, with derivatives that do for Newton's method."""
+        averages = self.averages(x, self.known(x, minimum), exact=False)
+        value = order_parameters(self.task, averages.conjugates)
         # An iterate that overshot to the collapsed state restarts from smaller values.
         return jnp.where(value[0] > 0, value, 0.25 * x)
 
-    def averages(self, x, minimum: Minimum) -> Averages:
+    def exactly(self, x, minimum: Minimum) -> jax.Array:
+        """The map near its fixed point x, where `minimum` is Prox, with all its derivatives."""
+        averages = self.averages(x, self.known(x, minimum))
+        return order_parameters(self.task, averages.conjugates)
+
+    def at_collapse(self) -> Conjugates:
+        """The conjugates at Q = M = V = 0, where Prox is 0."""
+        A0, alpha = self.task.teacher_variance(), self.task.alpha
+        zero = jnp.zeros_like(self.draws.first)
+        _, gamma, hessian = self.problem.derivatives(zero, self.target)
+        trace, _ = self.draws.mean_response(hessian, jnp.trace(hessian))
+        along = self.draws.mean(_dot(gamma, self.draws.first))
+        square = self.draws.mean(_dot(gamma, gamma))
+        return Conjugates(2 * alpha * square, -2 * alpha * along / jnp.sqrt(A0), 2 * alpha * trace)
+
+    def averages(self, x, minimum: Minimum, exact: bool = True) -> Averages:
         """What the equations average, written with γ = −(h − z̃)/(V√s), the loss's gradient at Prox.
 
         So V = 0 is a regular point. V̂ is 2α E Tr L (I + V L)⁻¹ in Stein's form, 2α E γ·ζ/√B before.
+        Unless `exact`, its derivatives are those that Newton's method needs.
         """
         Q, M, V = x
         A0, alpha = self.task.teacher_variance(), self.task.alpha
         gamma = self.problem.gradient(minimum.x, self.target)
         X = response(self.problem, minimum.x, V, self.target)
-        trace = trace_of_response(X, V)
-        stein, norm = self.draws.mean_response(jax.lax.stop_gradient(X), trace)
+        if exact:
+            trace = jnp.trace(X)
+        else:
+            trace, X = trace_of_response(X, V), jax.lax.stop_gradient(X)
+        stein, norm = self.draws.mean_response(X, trace)
         B = conditional_variance(A0, M, Q)
         before = self.draws.mean(_dot(gamma, self.draws.second)) / root(B)
         share = minimum.competing_share
@@ -155,42 +178,43 @@ def order_parameters(task: Task, conjugates: Conjugates) -> jax.Array:
     return jnp.stack([Q, M, V])
 
 
-class PretrainingSolution(eqx.Module):
-    """A solved replicate: (Q, M, V), conjugates, training error and status."""
+class Solution(NamedTuple):
+    """A replicate's fixed point, found at λ_c/2 instead where λ ≥ λ_c, and its `Result`."""
+
+    solved: Solved
+    result: jax.Array
+
+
+class Description(NamedTuple):
+    """What a replicate's fixed point says, with its derivatives.
+
+    (Q, M, V), conjugates, training error, λ_c, replicon and the Stein gap of `Averages`; for
+    λ ≥ λ_c those of Q = M = V = 0.
+    """
 
     order: jax.Array
     conjugates: Conjugates
     train_error: jax.Array
     critical_lam: jax.Array
     replicon: jax.Array
-    fixed_point: BranchedFixedPoint
     stein_gap: jax.Array
-    result: jax.Array
 
 
 def solve_state_evolution(
     task: Task, draws: FieldDraws, start: jax.Array, options: Options
-) -> PretrainingSolution:
-    """Solve the pre-training on one replicate's draws, from (Q, M, V) = `start`.
-
-    For λ ≥ λ_c the solution is Q = M = V = 0.
-    """
-    zero = jnp.zeros_like(start)
+) -> Solution:
+    """Solve the pre-training on one replicate's draws, from (Q, M, V) = `start`."""
     evolution = StateEvolution(task, draws, options)
-    origin = first_branches(jnp.zeros_like(draws.first))
-    at_zero = evolution.averages(zero, origin).conjugates
-    critical_lam = collapse_threshold(task, at_zero)
+    critical_lam = collapse_threshold(task, evolution.at_collapse())
     collapsed = task.lam >= critical_lam
-    # Where Ŵ = 0 the solve below is not used; a harmless λ lets it end at once.
-    lam = jnp.where(collapsed, critical_lam / 2, task.lam)
-    evolution = eqx.tree_at(lambda e: e.task.lam, evolution, lam)
+    evolution = _below_collapse(evolution, collapsed, critical_lam)
     A0 = task.teacher_variance()
 
     def feasible(x):
         Q, M, V = x
         return (Q > 0) & (M > 0) & (V > 0) & (conditional_variance(A0, M, Q) > 0)
 
-    solved, minimum = solve_on_branches(
+    solved = solve_on_branches(
         evolution,
         start,
         feasible,
@@ -198,28 +222,45 @@ def solve_state_evolution(
         jump_tol=options.jump_tol,
         **options.iteration,
     )
-    averages = evolution.averages(solved.value, minimum)
-    result = solved.result(options.tol, options.jump_tol)
+    result = solved.fixed_point.result(options.tol, options.jump_tol)
+    return Solution(solved, jnp.where(collapsed, int(Result.COLLAPSED), result))
+
+
+def describe(task: Task, draws: FieldDraws, solution: Solution, options: Options) -> Description:
+    """What the `solution` of one replicate says, with its derivatives by the task."""
+    (fixed_point, minimum), result = solution
+    collapsed = result == Result.COLLAPSED
+    evolution = StateEvolution(task, draws, options)
+    at_collapse = evolution.at_collapse()
+    critical_lam = collapse_threshold(task, at_collapse)
+    evolution = _below_collapse(evolution, collapsed, critical_lam)
+    x = as_root(lambda x: evolution.exactly(x, minimum), fixed_point.value)
+    minimum = evolution.known(x, minimum)
+    averages = evolution.averages(x, minimum)
 
     def choose(collapsed_value, value):
         return jnp.where(collapsed, collapsed_value, value)
 
-    return PretrainingSolution(
-        choose(zero, solved.value),
-        Conjugates(*map(choose, at_zero, averages.conjugates)),
+    return Description(
+        choose(0.0, x),
+        Conjugates(*map(choose, at_collapse, averages.conjugates)),
         evolution.train_error(choose(0.0, minimum.x)),
         critical_lam,
         choose(0.0, evolution.replicon(averages)),
-        solved,
         choose(0.0, averages.stein_gap),
-        choose(jnp.asarray(Result.COLLAPSED, result.dtype), result),
     )
 
 
-def collapse_threshold(task: Task, at_zero: Conjugates) -> jax.Array:
+def _below_collapse(evolution: StateEvolution, collapsed, critical_lam) -> StateEvolution:
+    """The same, at λ_c/2 where λ is too large for a fixed point."""
+    lam = jnp.where(collapsed, critical_lam / 2, evolution.task.lam)
+    return eqx.tree_at(lambda e: e.task.lam, evolution, lam)
+
+
+def collapse_threshold(task: Task, at_collapse: Conjugates) -> jax.Array:
     """λ_c = M̂ x₊(√Q̂/M̂)/(2√κ) from the conjugates at Q = M = V = 0; 0 where M̂ ≤ 0."""
-    M_hat = jnp.maximum(at_zero.M, jnp.finfo(at_zero.M.dtype).tiny ** 0.25)
-    edge = right_edge(jnp.sqrt(at_zero.Q) / M_hat, task.kappa0)
+    M_hat = jnp.maximum(at_collapse.M, jnp.finfo(at_collapse.M.dtype).tiny ** 0.25)
+    edge = right_edge(jnp.sqrt(at_collapse.Q) / M_hat, task.kappa0)
     return M_hat * edge / (2 * jnp.sqrt(task.kappa))
 
 

@@ -21,6 +21,11 @@ def is_traced(tree: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def frozen(tree: Any) -> Any:
+    """The same without derivatives: concrete where only grad or jvp, outside of jit, traces it."""
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if isinstance(x, Tracer) else x, tree)
+
+
 class Program:
     """A function of arrays, and of static `options` where it takes them, as a compiled program."""
 
@@ -30,13 +35,12 @@ class Program:
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
-        return (self._nested if _inside_trace(arguments) else self._jitted)(*arguments)
+        nested = is_traced(arguments) or inside_jit()
+        return (self._nested if nested else self._jitted)(*arguments)
 
-    def compile(self, *arguments: Any) -> Any:
-        """Compile for arguments of these shapes, as a call would; returns the output's shapes."""
-        lowered = self._jitted.lower(*arguments)
-        lowered.compile()  # JAX keeps it for the calls
-        return lowered.out_info
+    def lower(self, *arguments: Any) -> Any:
+        """What `compile` of the result compiles for arguments of these shapes, as a call would."""
+        return self._jitted.lower(*arguments)
 
     def in_groups(self, replicated: Any, *shared: Any, in_turn: bool = False) -> Any:
         """The function of `replicated`, whose leaves have a leading axis of replicates, by groups.
@@ -45,25 +49,20 @@ class Program:
         run in threads, as small loops gain little from several cores, or `in_turn`.
         """
         groups = split(replicated)
-        if _inside_trace((replicated, shared)):
+        if is_traced((replicated, shared)) or inside_jit():
             stacked = jax.tree.map(lambda *x: jnp.stack(x), *groups)
             found = jax.lax.map(lambda group: self._nested(group, *shared), stacked)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-        self.compile(groups[0], *shared)  # not in every thread
-        float64 = jax.config.values["jax_enable_x64"]
-
-        def run(group):
-            # A precision set by a context manager holds in its own thread only.
-            with jax.enable_x64(float64):
-                return jax.block_until_ready(self(group, *shared))
-
-        with ThreadPoolExecutor(1 if in_turn else len(groups)) as pool:
-            found = list(pool.map(run, groups))
+        # Not in every thread; but in one, as what is compiled while JAX traces is not kept.
+        in_threads(lambda group: self.lower(group, *shared).compile(), groups[:1])
+        found = in_threads(
+            lambda group: jax.block_until_ready(self(group, *shared)), groups, in_turn=in_turn
+        )
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
     @functools.cached_property
     def _jitted(self):
-        return self._jit(compiler_options=COMPILER_OPTIONS.get(jax.default_backend()))
+        return self._jit(**compiler_options())
 
     @functools.cached_property
     def _nested(self):
@@ -75,15 +74,61 @@ class Program:
         return jax.jit(self.function, static_argnames=static, **settings)
 
 
+class Compiling:
+    """Compiles programs in the background, while others are traced; done at the end of the block.
+
+    JAX keeps what it compiles for the calls.
+    """
+
+    def __enter__(self) -> "Compiling":
+        self.pool, self.jobs = (
+            ThreadPoolExecutor(1),
+            [],
+        )  # two at a time take half as much memory again
+        return self
+
+    def __call__(self, program: Program, *arguments: Any) -> Any:
+        """Compile for arguments of these shapes; returns the shapes of the results."""
+        lowered = program.lower(*arguments)
+        self.jobs.append(self.pool.submit(lowered.compile))
+        return lowered.out_info
+
+    def __exit__(self, *_) -> None:
+        self.pool.shutdown()
+        for job in self.jobs:
+            job.result()
+
+
+def compiler_options() -> dict[str, Any]:
+    """Keywords of `jax.jit` for programs that run by themselves."""
+    return {"compiler_options": COMPILER_OPTIONS.get(jax.default_backend())}
+
+
 def split(replicated: Any) -> list[Any]:
     """Groups of replicates of the same size, or one group where that cannot be."""
     count = jax.tree.leaves(replicated)[0].shape[0]
+    return [jax.tree.map(lambda x, rows=rows: x[rows], replicated) for rows in group_rows(count)]
+
+
+def group_rows(count: int) -> list[slice]:
+    """The replicates of every group, of `count` in all."""
     size = count if count % GROUPS else count // GROUPS
-    return [
-        jax.tree.map(lambda x, first=first: x[first : first + size], replicated)
-        for first in range(0, count, size)
-    ]
+    return [slice(first, first + size) for first in range(0, count, size)]
 
 
-def _inside_trace(arguments: Any) -> bool:
-    return is_traced(arguments) or isinstance(jnp.zeros(()), Tracer)
+def in_threads(run: Callable[[Any], Any], groups: list[Any], *, in_turn: bool = False) -> list[Any]:
+    """What `run` returns for every group, at the same time or `in_turn`."""
+    float64 = jax.config.values["jax_enable_x64"]
+
+    def run_one(group):
+        # A precision set by a context manager holds in its own thread only.
+        with jax.enable_x64(float64):
+            return run(group)
+
+    with ThreadPoolExecutor(1 if in_turn else len(groups)) as pool:
+        return list(pool.map(run_one, groups))
+
+
+def inside_jit() -> bool:
+    """Whether JAX is tracing a program around this call."""
+    return isinstance(jnp.zeros(()), Tracer)

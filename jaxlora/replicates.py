@@ -1,5 +1,9 @@
-"""Each stage solved on the replicates of the draws, each from the solution of the one before."""
+"""Each stage solved on the replicates of the draws, each from the solution of the one before.
 
+Nothing here carries derivatives; `observation` attaches them to the solutions.
+"""
+
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -7,18 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from . import finetuning, pretraining
-from .active import select
-from .laws import correlated
+from .labelled import Labelled, choose_sequences, labelled_fields
 from .options import Options
 from .programs import Program
 from .results import Result
 from .sampling import Draws, FieldDraws
-from .symmetric import root_weights, unpack
+from .starts import LEAST_GUESS
 from .tasks import Task
 
-PRETRAINING_START = (1.0, 0.5, 1.0)
 MET = 1e-6  # relative distance of two solutions that are the same
-LEAST_GUESS = 1e-4  # of q, for a replicate's solution to start the next one
 
 
 class TrainingSet(NamedTuple):
@@ -29,75 +30,69 @@ class TrainingSet(NamedTuple):
     pool: FieldDraws | None
 
 
+class LabelledSolutions(NamedTuple):
+    """A replicate's labelled sequences, and its solutions from every start."""
+
+    labelled: Labelled
+    solutions: finetuning.Solution
+
+
 @Program
 def pretrain_replicates(
-    draws: FieldDraws, task: Task, options: Options
-) -> pretraining.PretrainingSolution:
-    """Solve the pre-training on every replicate."""
+    draws: FieldDraws, task: Task, start: jax.Array, options: Options
+) -> pretraining.Solution:
+    """Solve the pre-training on every replicate, on the first from (Q, M, V) = `start`."""
 
     def solve(start, draws):
         solution = pretraining.solve_state_evolution(task, draws, start, options)
         usable = solution.result == Result.CONVERGED
-        return jnp.where(usable, solution.order, start), solution
+        return jnp.where(usable, solution.solved.fixed_point.value, start), solution
 
-    start = jnp.asarray(PRETRAINING_START, task.delta.dtype)
     return jax.lax.scan(solve, start, draws)[1]
 
 
 @Program
 def finetune_replicates(
-    sets: TrainingSet, task: Task, options: Options
-) -> finetuning.FinetuningSolution:
+    sets: TrainingSet, task: Task, starts: jax.Array, options: Options
+) -> LabelledSolutions:
     """The solutions from every start on every replicate, of leading axes (replicates, starts).
 
-    Where two solutions of the replicate before met, they would meet again, and one is solved.
+    `starts` (2, 3) are (q, m, v) for the first replicate. Where two solutions of the replicate
+    before met, they would meet again, and one is solved.
     """
-    starts = jnp.asarray(list(finetuning.STARTS.values()), task.delta.dtype)
 
     def solve_replicate(guesses, training: TrainingSet):
-        fields, gradient = training_fields(task, *training, options)
+        order, draws, pool = training
+        labelled = choose_sequences(task, order, draws, pool, options)
+        fields = labelled_fields(task, order, draws, pool, labelled, options)
 
         def solve(guess):
-            draws = training.draws
             solution = finetuning.solve_state_evolution(task, fields, draws, guess, options)
-            remaining = jnp.maximum(solution.fixed_point.largest_gradient, gradient)
-            return eqx.tree_at(lambda s: s.fixed_point.largest_gradient, solution, remaining)
+            if labelled.reused is None:
+                return solution
+            remaining = jnp.where(order[2] > 0, labelled.reused.largest_gradient, 0.0)
+            return eqx.tree_at(
+                _largest_gradient, solution, replace_fn=partial(jnp.maximum, remaining)
+            )
 
         def solve_branch(last, inputs):
             start, guess = inputs
             last_guess, last_solution = last
             met = jnp.all(jnp.abs(guess - last_guess) <= MET * jnp.abs(guess))
             solution = jax.lax.cond(met, lambda: last_solution, lambda: solve(guess))
+            order = finetuning.from_noise(solution.solved.fixed_point.value)
             # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
-            usable = (solution.result == Result.CONVERGED) & (solution.order[0] > LEAST_GUESS)
-            return (guess, solution), (jnp.where(usable, solution.order, start), solution)
+            usable = (solution.result == Result.CONVERGED) & (order[0] > LEAST_GUESS)
+            return (guess, solution), (jnp.where(usable, order, start), solution)
 
         shapes = jax.eval_shape(solve, starts[0])
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         blank = (jnp.zeros_like(starts[0]), nothing)
-        return jax.lax.scan(solve_branch, blank, (starts, guesses))[1]
+        _, (guesses, solutions) = jax.lax.scan(solve_branch, blank, (starts, guesses))
+        return guesses, LabelledSolutions(labelled, solutions)
 
     return jax.lax.scan(solve_replicate, starts, sets)[1]
 
 
-def training_fields(task, order, draws, pool, options) -> tuple[finetuning.SideFields, jax.Array]:
-    """(z*, z) on the labelled sequences: under Q, or under R for e = 1, selected by Algorithm 1.
-
-    Also the largest gradient that is left of Prox where e = 1, else 0.
-    """
-    source = draws if pool is None else pool
-    Q, M, V = order
-    teacher, student = correlated(task.teacher_variance(), M, Q, source.first, source.second)
-    gradient = jnp.zeros_like(V)
-    if task.reuse:
-        minimum = pretraining.StateEvolution(task, source, options).search(order)
-        student = jnp.where(V > 0, minimum.x, 0.0)
-        gradient = jnp.where(V > 0, minimum.largest_gradient, 0.0)
-    root = root_weights(task.tokens, teacher)
-    teacher = unpack(root * teacher, task.tokens)
-    student = unpack(root * task.beta * student, task.tokens)
-    if pool is not None:
-        count = draws.weights.shape[-1]
-        ratio = jax.lax.stop_gradient(task.active_ratio)
-        teacher, student = select(task.activation, ratio, teacher, student, count)
-    return finetuning.SideFields(teacher, student), gradient
+def _largest_gradient(solution: finetuning.Solution) -> jax.Array:
+    return solution.solved.fixed_point.largest_gradient

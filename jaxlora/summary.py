@@ -1,13 +1,18 @@
 """What the replicates of a stage amount to: means, standard errors, and how the solves ended."""
 
+from collections.abc import Callable
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import finetuning, pretraining
+from .branches import BranchedFixedPoint
+from .kinks import coexist, finetuning_kinks, given_kinks, pretraining_kinks
+from .laws import conditional_variance
 from .noise import effective_noise
-from .observables import Errors, evaluate
-from .outputs import Branch, Finetuning, Pretraining, SolveStatus, mean_and_stderr
+from .observation import ObservedFinetuning, ObservedPretraining, errors_on_test_draws
+from .outputs import Finetuning, Pretraining, SolveStatus, mean_and_stderr
 from .programs import Program
 from .results import Result, worst
 from .sampling import Draws
@@ -16,94 +21,60 @@ from .tasks import Task
 
 
 class Pretrained(eqx.Module):
-    """A solved pre-training: values, standard errors, status, and (Q, M, V) of each replicate."""
+    """A solved pre-training: values, standard errors, status, and the replicates' own values.
+
+    `order` (R, 3) are their (Q, M, V).
+    """
 
     values: Pretraining
     stderr: Pretraining
     status: SolveStatus
+    replicates: Pretraining
     order: jax.Array
 
 
 class Finetuned(eqx.Module):
-    """A solved fine-tuning: values, standard errors and status."""
+    """A solved fine-tuning: values, standard errors, status, and the replicates' own values."""
 
     values: Finetuning
     stderr: Finetuning
     status: SolveStatus
+    replicates: Finetuning
 
 
 @Program
 def summarise_pretraining(
-    solution: pretraining.PretrainingSolution, test: Draws, task: Task
+    observed: ObservedPretraining, fixed_point: BranchedFixedPoint, result: jax.Array
 ) -> Pretrained:
     """The pre-training of the replicates, averaged."""
-    order = solution.order
-    values, stderr = mean_and_stderr(
-        Pretraining(
-            Q=order[:, 0],
-            M=order[:, 1],
-            V=order[:, 2],
-            Q_hat=solution.conjugates.Q,
-            M_hat=solution.conjugates.M,
-            V_hat=solution.conjugates.V,
-            test_error=_pretraining_test_error(task, order, test),
-            train_error=solution.train_error,
-            effective_noise=_effective_noise(task, order),
-            critical_lam=solution.critical_lam,
-            replicon=solution.replicon,
-        )
-    )
-    status = _status(solution, values.replicon, stderr.replicon)
-    return Pretrained(values, stderr, status, order)
+    values, stderr = mean_and_stderr(observed.values)
+    collapsed = result == Result.COLLAPSED
+    # A collapsed replicate is exact; what was solved in its place does not count.
+    fixed_point = jax.tree.map(partial(_where_first, ~collapsed), fixed_point)
+    kinks = partial(pretraining_kinks, jnp.any(collapsed))
+    status = _status(fixed_point, result, observed.stein_gap, values, stderr, kinks)
+    return Pretrained(values, stderr, status, observed.values, observed.order)
 
 
 @Program
 def summarise_finetuning(
-    branches: finetuning.FinetuningSolution,
-    order: jax.Array,
-    test: Draws,
+    observed: ObservedFinetuning,
+    fixed_point: BranchedFixedPoint,
+    result: jax.Array,
+    lowest: jax.Array,
     task: Task,
 ) -> Finetuned:
-    """The branch of least energy over all replicates, averaged, and a summary of every branch."""
-    branches = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), branches)
-    results = jax.vmap(worst)(branches.result)
-    lowest = _lowest(branches.energy.mean(1))
-    solution = jax.tree.map(lambda x: x[lowest], branches)
+    """The fine-tuning of the replicates, averaged; `lowest` is the branch of least energy.
 
-    q, m, v = solution.order.T
-    errors = _test_errors(task, order, q, m, test)
-    summaries = [
-        Branch(
-            start=name,
-            q=branches.order[i, :, 0],
-            m=branches.order[i, :, 1],
-            v=branches.order[i, :, 2],
-            energy=branches.energy[i],
-            result=branches.result[i],
-        )
-        for i, name in enumerate(finetuning.STARTS)
-    ]
-    values, stderr = mean_and_stderr(
-        Finetuning(
-            q=q,
-            m=m,
-            v=v,
-            q_hat=solution.conjugates.q,
-            m_hat=solution.conjugates.m,
-            v_hat=solution.conjugates.v,
-            test_error=errors.finetuning,
-            train_error=solution.train_error,
-            overlap=finetuning.overlap(q, m),
-            forgetting=errors.forgetting,
-            energy=solution.energy,
-            replicon=solution.replicon,
-            frozen_test_error=errors.frozen,
-            branches=tuple(summaries),
-        )
-    )
-    values = eqx.tree_at(lambda f: [b.result for b in f.branches], values, list(results))
-    status = _status(solution, values.replicon, stderr.replicon)
-    return Finetuned(values, stderr, status)
+    `fixed_point` and `result` have leading axes (replicates, starts).
+    """
+    values, stderr = mean_and_stderr(observed.values)
+    results = list(jax.vmap(worst)(result.T))
+    values = eqx.tree_at(lambda f: [branch.result for branch in f.branches], values, results)
+    fixed_point, result = jax.tree.map(lambda x: x[:, lowest], (fixed_point, result))
+    kinks = partial(finetuning_kinks, task, coexist(observed.values.branches))
+    status = _status(fixed_point, result, observed.stein_gap, values, stderr, kinks)
+    return Finetuned(values, stderr, status, observed.values)
 
 
 @Program
@@ -112,74 +83,63 @@ def given_pretraining(test: Draws, task: Task) -> Pretrained:
     assert task.given is not None
     _, Q, M = task.given
     count = test.weights.shape[0]
-    zero, unknown = jnp.zeros_like(Q), jnp.full(count, jnp.nan, Q.dtype)
-    order = jnp.tile(jnp.stack([Q, M, zero]), (count, 1))
-    values, stderr = mean_and_stderr(
-        Pretraining(
-            Q=order[:, 0],
-            M=order[:, 1],
-            V=unknown,
-            Q_hat=unknown,
-            M_hat=unknown,
-            V_hat=unknown,
-            test_error=_pretraining_test_error(task, order, test),
-            train_error=unknown,
-            effective_noise=_effective_noise(task, order),
-            critical_lam=unknown,
-            replicon=unknown,
-        )
+    unknown = jnp.full(count, jnp.nan, Q.dtype)
+    Q, M = jnp.full(count, Q), jnp.full(count, M)
+    errors = errors_on_test_draws(task, Q, M, 0 * Q, 0 * M, test)
+    replicates = Pretraining(
+        Q=Q,
+        M=M,
+        V=unknown,
+        Q_hat=unknown,
+        M_hat=unknown,
+        V_hat=unknown,
+        test_error=errors.pretraining,
+        train_error=unknown,
+        effective_noise=effective_noise(task.teacher_variance(), Q, M, task.beta),
+        critical_lam=unknown,
+        replicon=unknown,
     )
-    result, undefined = jnp.asarray(Result.GIVEN), jnp.asarray(Stability.UNDEFINED)
-    status = SolveStatus(result, zero, zero, zero, zero, zero, zero, undefined)
-    return Pretrained(values, stderr, status, order)
+    values, stderr = mean_and_stderr(replicates)
+    zero = jnp.zeros((), Q.dtype)
+    kinks = given_kinks(conditional_variance(task.teacher_variance(), M[0], Q[0]))
+    result, undefined = jnp.asarray(int(Result.GIVEN)), jnp.asarray(int(Stability.UNDEFINED))
+    status = SolveStatus(result, zero, zero, zero, zero, zero, zero, undefined, kinks)
+    return Pretrained(values, stderr, status, replicates, jnp.stack([Q, M, 0 * Q], axis=1))
 
 
-def _test_errors(task, order, q, m, test: Draws) -> Errors:
-    def one(inputs):
-        (Q, M, _), q, m, draws = inputs
-        return evaluate(task, Q, M, q, m, draws)
-
-    return jax.lax.map(one, (order, q, m, test))
-
-
-def _pretraining_test_error(task, order, test: Draws) -> jax.Array:
-    zero = jnp.zeros_like(order[:, 0])
-    return _test_errors(task, order, zero, zero, test).pretraining
-
-
-def _effective_noise(task, order) -> jax.Array:
-    return effective_noise(task.teacher_variance(), order[:, 0], order[:, 1], task.beta)
-
-
-def _lowest(energies) -> jax.Array:
-    """The branch of least energy, the first among equals.
+@Program
+def lowest_branch(energies: jax.Array) -> jax.Array:
+    """The start of least energy (replicates, starts) on average, the first among equals.
 
     Whether it converged does not count: where the lowest failed, another's success would mislead.
     """
+    energies = jnp.mean(energies, axis=0)
     energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)
     margin = 1e-7 * (1 + jnp.abs(energies[0]))
     return jnp.where(jnp.min(energies) < energies[0] - margin, jnp.argmin(energies), 0)
 
 
+def _where_first(usable: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.reshape(usable, usable.shape + (1,) * (x.ndim - 1)), x, 0)
+
+
 def _status(
-    solution: pretraining.PretrainingSolution | finetuning.FinetuningSolution, replicon, stderr
+    fixed_point: BranchedFixedPoint, result, stein_gap, values, stderr, kinks: Callable
 ) -> SolveStatus:
-    """The status over replicates; a collapsed pre-training is exact."""
-    solved = solution.fixed_point
-    collapsed = solution.result == Result.COLLAPSED
-
-    def most(x):
-        return jnp.max(jnp.where(collapsed, 0, x))
-
-    switched_share = jnp.mean(jnp.where(collapsed, 0, solved.switched_share))
-    stein_gap, gap_error = mean_and_stderr(solution.stein_gap)
+    """The status over replicates, with the `kinks` of jumps and a stability."""
+    switched_share = jnp.mean(fixed_point.switched_share)
+    stein_gap, gap_error = jax.lax.stop_gradient(mean_and_stderr(stein_gap))
+    jumping = jumps(switched_share, stein_gap, gap_error)
+    replicon, error = jax.lax.stop_gradient((values.replicon, stderr.replicon))
+    stability = verdict(replicon, error, jumping)
     return SolveStatus(
-        worst(solution.result),
-        most(solved.residual),
-        jnp.mean(jnp.where(collapsed, 0, solved.iterations), dtype=solved.value.dtype),
+        worst(result),
+        jnp.max(fixed_point.residual),
+        jnp.mean(fixed_point.iterations, dtype=fixed_point.residual.dtype),
         switched_share,
-        most(solved.largest_gradient),
+        jnp.max(fixed_point.largest_gradient),
         stein_gap,
-        most(solved.switching_jump),
-        verdict(replicon, stderr, jumps(switched_share, stein_gap, gap_error)),
+        jnp.max(fixed_point.switching_jump),
+        stability,
+        kinks(jumping, stability),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .activations import Activation, as_activation
+from .programs import frozen
 
 
 def _positive(x):
@@ -101,7 +102,7 @@ class Task(eqx.Module):
         self.check()
 
     def check(self) -> None:
-        """Raise ValueError for a concrete parameter outside its range; traced ones pass."""
+        """Raise ValueError for a parameter outside its range; ones traced by jit or vmap pass."""
         if isinstance(self.tokens, bool) or not isinstance(self.tokens, int | np.integer):
             raise ValueError(f"tokens = {self.tokens!r}: must be an integer")
         least = self.activation.min_tokens
@@ -112,7 +113,7 @@ class Task(eqx.Module):
         if self.given is not None and self.reuse:
             raise ValueError("reuse = True: not with given (Q0, Q, M), which has no training set")
         for name, (allowed, words) in _ALLOWED.items():
-            value = getattr(self, name)
+            value = frozen(getattr(self, name))
             if value is None:
                 if self.given is None:
                     raise ValueError(f"{name} is missing: must be {words}, or given = (Q0, Q, M)")
@@ -150,11 +151,12 @@ class Task(eqx.Module):
 
     def _check_given(self) -> None:
         assert self.given is not None
-        Q0, Q, M = (_show(x) for x in self.given)
-        if not np.all(np.asarray(self.given[0]) > 0):
+        given, A0 = frozen((self.given, self.teacher_variance()))
+        Q0, Q, M = map(_show, given)
+        if not np.all(np.asarray(given[0]) > 0):
             raise ValueError(f"given Q0 = {Q0}: must be positive")
         if not np.all(self._given_is_valid()):
-            bound = _show(self.given[2] ** 2 / self.teacher_variance())
+            bound = _show(given[2] ** 2 / A0)
             raise ValueError(
                 f"given Q = {Q}: must be finite and at least M²/(Q0 + Δ/2) = {bound} (M = {M})"
             )
@@ -166,9 +168,11 @@ def _triple(given) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _leaf(value) -> Any:
-    """A parameter as an array, concrete under jit too unless it is traced itself."""
-    if value is None or isinstance(value, Tracer):
-        return value
+    """A parameter as an array of strong type, concrete under jit too unless it is traced itself."""
+    if value is None:
+        return None
+    if isinstance(value, Tracer):
+        return jnp.asarray(value, dtype=float)
     with jax.ensure_compile_time_eval():
         return jnp.asarray(value, dtype=float)
 

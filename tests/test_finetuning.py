@@ -7,7 +7,7 @@ from independent import trained_spike
 
 import jaxlora
 from jaxlora import predict, solve_finetuning
-from jaxlora.finetuning import SideFields, solve_state_evolution
+from jaxlora.finetuning import SideFields, describe, solve_state_evolution
 from jaxlora.laws import correlated
 from jaxlora.sampling import draw
 from jaxlora.symmetric import root_weights, unpack
@@ -114,11 +114,14 @@ def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
     mirrored = eqx.tree_at(lambda d: d.noise, draws, -draws.noise)
     packed = correlated(task.teacher_variance(), *jnp.array([1.0, 1.5]), draws.first, draws.second)
     fields = SideFields(*(unpack(root_weights(3, x) * x, 3) for x in packed))
-    solve = eqx.filter_jit(solve_state_evolution)
-    solutions = [
-        solve(task, fields, d, jnp.array([1.0, m, 0.2]), jaxlora.Options())
-        for d, m in ((draws, 0.95), (mirrored, -0.95))
-    ]
+
+    @eqx.filter_jit
+    def solve(draws, m):
+        options, start = jaxlora.Options(), jnp.array([1.0, m, 0.2])
+        solution = solve_state_evolution(task, fields, draws, start, options)
+        return describe(task, fields, draws, solution.solved, options)
+
+    solutions = [solve(draws, 0.95), solve(mirrored, -0.95)]
     for order, conjugates in ((s.order, s.conjugates) for s in solutions):
         np.testing.assert_allclose(order, solutions[0].order, rtol=1e-8)
         np.testing.assert_allclose(conjugates, solutions[0].conjugates, rtol=1e-7)

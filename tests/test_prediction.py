@@ -19,7 +19,7 @@ def prediction():
 
 
 def numbers(tree):
-    return np.array([float(x) for x in jax.tree.leaves(tree)])
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
 def with_lam_ft(lam_ft):
@@ -31,6 +31,22 @@ def test_same_seed_same_result_and_other_seed_another(prediction):
     other = predict(Task(**TASK), **FAST, seed=1)
     np.testing.assert_array_equal(numbers(again), numbers(prediction))
     assert float(other.pretraining.Q) != float(prediction.pretraining.Q)
+
+
+def test_a_prediction_nearby_starts_another(prediction):
+    again = predict(Task(**TASK), **FAST, known=prediction)
+    np.testing.assert_allclose(numbers(again.finetuning), numbers(prediction.finetuning), rtol=1e-7)
+    for stage in ("pretraining", "finetuning"):
+        fewer, all_of_them = (getattr(p.status, stage).iterations for p in (again, prediction))
+        assert float(fewer) < float(all_of_them)
+
+
+def test_replicates_average_to_the_prediction(prediction):
+    each = prediction.replicates.finetuning.test_error
+    assert each.shape == (FAST["replicates"],)
+    np.testing.assert_allclose(np.mean(each), prediction.finetuning.test_error, rtol=1e-12)
+    stderr = np.std(each, ddof=1) / len(each) ** 0.5
+    np.testing.assert_allclose(stderr, prediction.stderr.finetuning.test_error, rtol=1e-9)
 
 
 def test_stages_alone_compose_to_the_prediction(prediction):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxlora.programs import GROUPS, Program, split
+from jaxlora.programs import GROUPS, Compiling, Program, split
 
 REPLICATES = np.arange(6.0)
 
@@ -49,7 +49,8 @@ def test_programs_compile_once_for_each_shape():
     for _ in range(2):
         program.in_groups(REPLICATES)
     assert len(traces) == 1
-    shapes = program.compile(jax.ShapeDtypeStruct((3,), jnp.float64))
+    with Compiling() as compiled:
+        shapes = compiled(program, jax.ShapeDtypeStruct((3,), jnp.float64))
     assert (shapes.shape, shapes.dtype, len(traces)) == ((3,), jnp.float64, 1)
 
 

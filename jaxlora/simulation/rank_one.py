@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..active import select
+from ..active import choose
 from ..finetuning import SideFields
 from ..laws import correlated
 from ..symmetric import identity_like, packed_size, root_weights, unpack
@@ -76,7 +76,8 @@ def draw_rank_one(task: Task, Q, M, dimension: int, seed: int) -> RankOneData:
     teacher, student = (unpack(root * field, tokens) for field in packed)
     student = task.beta * student
     if ratio < 1:
-        teacher, student = select(task.activation, ratio, teacher, student, count)
+        chosen = choose(task.activation, ratio, student, count)
+        teacher, student = teacher[..., chosen], student[..., chosen]
 
     w = rng.standard_normal(dimension)
     w *= np.sqrt(dimension) / np.linalg.norm(w)
