@@ -1,0 +1,23 @@
+"""Hyperparameters tuned by exact gradients: optima, Pareto fronts, labelling budgets."""
+
+from .landscape import Evaluation
+from .objectives import OBJECTIVES, Objective
+from .pareto import FrontPoint, pareto_front
+from .search import Optimum, Tuned
+from .space import BOUNDS
+from .split import Split, best_split
+from .tune import tune
+
+__all__ = [
+    "BOUNDS",
+    "OBJECTIVES",
+    "Evaluation",
+    "FrontPoint",
+    "Objective",
+    "Optimum",
+    "Split",
+    "Tuned",
+    "best_split",
+    "pareto_front",
+    "tune",
+]
