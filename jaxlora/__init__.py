@@ -11,13 +11,16 @@ from .boundaries import (
     transition_boundary,
     zero_branch_boundary,
 )
+from .kinks import Kink
 from .noise import best_beta, effective_noise, recalibrated_noise, reused_noise
 from .options import Options
 from .outputs import ConvergenceError, Prediction
 from .prediction import predict, predict_timed, solve_finetuning, solve_pretraining
 from .results import Result
+from .sensitivities import Sensitivities, sensitivities
 from .stability import Stability
 from .tasks import Task
+from .tuning import Split, Tuned, best_split, pareto_front, tune
 
 __version__ = version("jaxlora")
 
@@ -27,24 +30,32 @@ __all__ = [
     "BayesBenchmark",
     "BayesOptimal",
     "ConvergenceError",
+    "Kink",
     "Options",
     "Prediction",
     "Result",
     "RowHessian",
+    "Sensitivities",
+    "Split",
     "Stability",
     "Task",
+    "Tuned",
     "bayes_optimal",
     "best_beta",
+    "best_split",
     "collapse_boundary",
     "effective_noise",
+    "pareto_front",
     "parting_boundary",
     "predict",
     "predict_timed",
     "recalibrated_noise",
     "replicon_boundary",
     "reused_noise",
+    "sensitivities",
     "solve_finetuning",
     "solve_pretraining",
     "transition_boundary",
+    "tune",
     "zero_branch_boundary",
 ]

@@ -1,6 +1,7 @@
 """Pictures."""
 
 import os
+from collections.abc import Sequence
 
 import matplotlib.figure
 import numpy as np
@@ -8,8 +9,17 @@ import numpy as np
 from .outputs import Prediction
 from .simulation import Simulation
 from .spectrum import density, edges
+from .tuning import FrontPoint, Split
 
-BLUE, GREY = "#0072B2", "#B0B0B0"  # distinct to colour-blind readers
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B0B0B0"  # distinct to colour-blind readers
+LETTERS = {"lam": "λ", "lam_ft": "λ'", "alpha": "α", "alpha_ft": "α'", "beta": "β", "delta": "Δ"}
+SYMBOLS = {
+    "error_ft": r"$E'$",
+    "error": r"$E$",
+    "forgetting": r"$E''$",
+    "effective_noise": r"$\Delta_{\mathrm{eff}}$",
+    "overlap": r"$o_w$",
+}
 
 
 def plot_spectrum(axes, prediction: Prediction, simulation: Simulation, bins: int = 40) -> None:
@@ -52,3 +62,36 @@ def save_spectrum(path: os.PathLike | str, prediction: Prediction, simulation: S
     figure = matplotlib.figure.Figure(figsize=(5.5, 3.5), layout="constrained")
     plot_spectrum(figure.subplots(), prediction, simulation)
     figure.savefig(path, dpi=150)
+
+
+def plot_front(axes, front: Sequence[FrontPoint], names: tuple[str, str]) -> None:
+    """A Pareto front of the objectives `names`, each point with the values that lead to it."""
+    x, y = np.array([point.values for point in front]).T
+    x_error, y_error = np.array([point.stderr for point in front]).T
+    axes.errorbar(x, y, y_error, x_error, "o-", color=BLUE, markersize=4, linewidth=1)
+    for number, point in enumerate(front):
+        tuned = point.tuned.parameters.items()
+        axes.annotate(
+            ", ".join(f"{LETTERS.get(k, k)} = {v.value:.2g}" for k, v in tuned),
+            point.values,
+            xytext=(6, -3 if number else 6),
+            textcoords="offset points",
+            fontsize=7,
+        )
+    axes.margins(x=0.25)
+    axes.set_xlabel(SYMBOLS.get(names[0], names[0]))
+    axes.set_ylabel(SYMBOLS.get(names[1], names[1]))
+
+
+def plot_splits(axes, budgets: Sequence[float], splits: Sequence[Split]) -> None:
+    """The share of each budget that is best spent on pre-training, and the E' that it buys."""
+    shares = [100 * split.share for split in splits]
+    errors = [100 * split.stderr for split in splits]
+    axes.errorbar(budgets, shares, errors, fmt="o-", color=BLUE, markersize=4)
+    axes.set_xscale("log")
+    axes.set_xlabel("budget")
+    axes.set_ylabel("spent on pre-training (%)", color=BLUE)
+    right = axes.twinx()
+    values = [split.tuned.value for split in splits]
+    right.plot(budgets, values, "s--", color=ORANGE, markersize=4)
+    right.set_ylabel(rf"{SYMBOLS['error_ft']} at the best split", color=ORANGE)

@@ -7,12 +7,15 @@ import jax
 import numpy as np
 
 from .bayes import BayesBenchmark
+from .kinks import Kink
 from .outputs import Prediction
 from .results import Result
+from .sensitivities import Sensitivities
 from .stability import Stability
 from .tasks import Task
 
 Json = dict[str, Any]
+WORDS = ("result", "stability", "is_bound", "kinks")  # of a status; all else are numbers
 TARGET = 1e-3  # relative standard error of E'
 
 
@@ -42,6 +45,7 @@ def to_json(prediction: Prediction) -> Json:
         names = {
             "result": _result(solve["result"]),
             "stability": Stability(int(solve["stability"])).name.lower(),
+            "kinks": Kink(int(solve["kinks"])).names,
         }
         status[stage] = {k: number(v) for k, v in solve.items()} | names
     return {
@@ -81,6 +85,14 @@ def add_bayes(report: Json, benchmark: BayesBenchmark) -> None:
     }
 
 
+def add_sensitivities(report: Json, found: Sensitivities) -> None:
+    """Put elasticities into the JSON object of a prediction."""
+    report["sensitivities"] = {
+        name: {row: {k: number(v) for k, v in values.items()} for row, values in table.items()}
+        for name, table in (("elasticities", found.elasticities), ("stderr", found.stderr))
+    }
+
+
 def to_table(report: Json) -> str:
     """The JSON object of a prediction, its parameters and seconds included, as a table."""
     parameters = report["parameters"]
@@ -92,7 +104,9 @@ def to_table(report: Json) -> str:
         for name, value in report[stage].items():
             if name != "branches":
                 lines.append(row(name, value, report["stderr"][stage][name]))
-        numbers = {k: v for k, v in status.items() if k not in ("result", "stability", "is_bound")}
+        if status.get("kinks"):
+            lines.append("  not smooth here: " + ", ".join(status["kinks"]))
+        numbers = {k: v for k, v in status.items() if k not in WORDS}
         lines += ["  " + ", ".join(f"{k} {_short(v)}" for k, v in numbers.items()), ""]
     lines.append("branches of the fine-tuning")
     for branch in report["finetuning"]["branches"]:
@@ -103,6 +117,8 @@ def to_table(report: Json) -> str:
         lines += ["", f"relative standard error of E': {precision['relative_stderr']:.1e}"]
         if precision["samples_for_target"] > precision["samples"]:
             lines[-1] += f"; --samples {precision['samples_for_target']} for {TARGET:g}"
+    if "sensitivities" in report:
+        lines += ["", *_elasticities(report["sensitivities"])]
     seconds = report["seconds"]
     lines += ["", f"{seconds['compile']:.1f} s to compile, {seconds['run']:.1f} s to run"]
     return "\n".join(lines)
@@ -123,6 +139,22 @@ def _branch(branch, results: bool) -> Json:
 
 def _result(value: jax.Array) -> str:
     return Result(int(value)).name.lower()
+
+
+def _elasticities(sensitivities: Json) -> list[str]:
+    elasticities, stderr = sensitivities["elasticities"], sensitivities["stderr"]
+    names = list(next(iter(elasticities.values())))
+    lines = ["elasticities d log/d log" + "".join(f"{name:>18}" for name in names)[6:]]
+    for observable, values in elasticities.items():
+        cells = (_with_error(values[name], stderr[observable][name]) for name in names)
+        lines.append(f"  {observable:<16}" + "".join(f"{cell:>18}" for cell in cells))
+    return lines
+
+
+def _with_error(value, stderr) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" if stderr is None else f"{value:.4f} ± {stderr:.0e}"
 
 
 def number(value: jax.Array | float) -> float | str | None:

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import matplotlib.figure
 import numpy as np
 
 import jaxlora
-from jaxlora.plotting import plot_spectrum
+from jaxlora.plotting import plot_front, plot_spectrum, plot_splits
 from jaxlora.simulation import Setting, simulate
+from jaxlora.tuning import FrontPoint, Split
 
 
 def test_spectrum_of_theory_and_of_trained_layers_agree():
@@ -26,3 +29,27 @@ def test_spectrum_of_theory_and_of_trained_layers_agree():
     area = sum(patch.get_height() * patch.get_width() for patch in axes.patches)
     np.testing.assert_allclose(histogram + area, 1, atol=2e-3)
     assert abs(histogram - theory) < 2 / 60 + 0.02
+
+
+def test_a_front_is_drawn_with_the_values_that_lead_to_it():
+    figure = matplotlib.figure.Figure()
+    axes = figure.subplots()
+    tuned = SimpleNamespace(
+        parameters={"lam": SimpleNamespace(value=0.02), "beta": SimpleNamespace(value=1.5)}
+    )
+    front = [FrontPoint(w, (1 + w, 2 + w), (0.1, 0.2), tuned) for w in (0.0, 0.5, 1.0)]
+    plot_front(axes, front, ("error_ft", "overlap"))
+    line = axes.lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 1.5, 2])
+    np.testing.assert_array_equal(line.get_ydata(), [2, 2.5, 3])
+    assert [text.get_text() for text in axes.texts] == ["λ = 0.02, β = 1.5"] * 3
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("$E'$", "$o_w$")
+
+
+def test_splits_are_drawn_in_per_cent_beside_what_they_buy():
+    figure = matplotlib.figure.Figure()
+    axes = figure.subplots()
+    splits = [Split(1.0, 2.0, share, 0.01, SimpleNamespace(value=0.1)) for share in (0.3, 0.6)]
+    plot_splits(axes, [1.0, 2.0], splits)
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [30, 60])
+    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.1, 0.1])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import _boundary, _compare, _predict, _simulate
+from . import _boundary, _compare, _predict, _simulate, _tune
 from ._exit_codes import BAD_INPUT, OK
 
 
@@ -50,4 +50,5 @@ def _parser() -> argparse.ArgumentParser:
     _simulate.add_command(commands)
     _compare.add_command(commands)
     _boundary.add_command(commands)
+    _tune.add_command(commands)
     return parser

@@ -6,8 +6,10 @@ import sys
 from typing import Any
 
 from ..bayes import SAMPLES_SHARE, BayesBenchmark, bayes_optimal
+from ..kinks import Kink
 from ..prediction import predict_timed
-from ..report import add_bayes, parameters_of, precision_of, to_json, to_table
+from ..report import add_bayes, add_sensitivities, parameters_of, precision_of, to_json, to_table
+from ..sensitivities import sensitivities
 from ..stability import Stability
 from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
@@ -24,6 +26,11 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--bayes", action="store_true", help="add the Bayes-optimal benchmark of both stages"
     )
+    parser.add_argument(
+        "--sensitivities",
+        action="store_true",
+        help="add the elasticities d log/d log θ of every error by every real parameter",
+    )
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -34,6 +41,9 @@ def run(parsed: argparse.Namespace) -> int:
         # The benchmark first: it is what refuses some tasks.
         benchmark = _benchmark(task, numerics) if parsed.bayes else None
         prediction, seconds = predict_timed(task, **numerics)
+        slopes = None
+        if parsed.sensitivities:
+            slopes = sensitivities(task, throw=False, known=prediction, **numerics)
     except ValueError as error:
         print(f"jaxlora predict: error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -47,11 +57,13 @@ def run(parsed: argparse.Namespace) -> int:
     if benchmark is not None:
         add_bayes(report, benchmark)
         failures.append(benchmark.status.failure())
+    if slopes is not None:
+        add_sensitivities(report, slopes)
     if parsed.format == "json":
         print(json.dumps(report, allow_nan=False, indent=1))
     else:
         print(to_table(report))
-    _warn(prediction, benchmark)
+    _warn(prediction, benchmark, slopes is not None)
     if failure := " ".join(words for words in failures if words):
         print(f"jaxlora predict: not solved: {failure}", file=sys.stderr)
         return NOT_SOLVED
@@ -63,12 +75,15 @@ def _benchmark(task: Task, numerics: dict[str, Any]) -> BayesBenchmark:
     return bayes_optimal(task, throw=False, **(numerics | {"samples": fewer}))
 
 
-def _warn(prediction, benchmark) -> None:
+def _warn(prediction, benchmark, with_slopes: bool) -> None:
     """Say on stderr what a reader of the numbers must know."""
     for name in ("pretraining", "finetuning"):
         stability = Stability(int(getattr(prediction.status, name).stability))
         if stability in (Stability.UNDECIDED, Stability.UNSTABLE):
             print(f"jaxlora predict: warning: {name}: {stability.message}", file=sys.stderr)
+        if with_slopes:
+            for message in Kink(int(getattr(prediction.status, name).kinks)).messages:
+                print(f"jaxlora predict: warning: {name}: {message}", file=sys.stderr)
     if benchmark is None:
         return
     prefix = "jaxlora predict: warning: Bayes-optimal benchmark:"
