@@ -74,7 +74,7 @@ def check(static, theta):
 
     jacobian = jax.tree.leaves(jax.jacfwd(stacked)(theta))
     # What hardly depends on a parameter is known to the accuracy of the solves only.
-    margin = 1e-8 * np.abs(np.array(list(value.values())))
+    margin = NUMERICS["options"].tol / STEP * np.abs(np.array(list(value.values())))
     for i, (column, x) in enumerate(zip(jacobian, jax.tree.leaves(theta), strict=True)):
         expected = central_difference(stacked, (theta,), (unit(theta, i),), STEP)
         error = np.abs(column * x - expected)

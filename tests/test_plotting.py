@@ -51,5 +51,6 @@ def test_splits_are_drawn_in_per_cent_beside_what_they_buy():
     axes = figure.subplots()
     splits = [Split(1.0, 2.0, share, 0.01, SimpleNamespace(value=0.1)) for share in (0.3, 0.6)]
     plot_splits(axes, [1.0, 2.0], splits)
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), [30, 60])
-    np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), [0.1, 0.1])
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata(), float), [30, 60])
+    bought = np.asarray(figure.axes[1].lines[0].get_ydata(), float)
+    np.testing.assert_allclose(bought, [0.1, 0.1])

@@ -43,6 +43,7 @@ def test_error_bars_are_those_of_the_scatter_over_seeds():
     assert 0.6 < ratio < 1.6  # 11 degrees of freedom, at two standard errors
 
 
+@pytest.mark.slow
 def test_a_given_pretraining_has_elasticities_of_its_own():
     task = given(tokens=2, activation="identity", lam_ft=np.inf)
     found = jaxlora.sensitivities(task, **NUMERICS)
