@@ -13,6 +13,7 @@ IDENTITY |= {"delta": 0.5, "lam": 0.1, "alpha_ft": 3.0, "lam_ft": 0.3}
 NUMERICS = {"samples": 2**11, "replicates": 4}
 
 
+@pytest.mark.slow
 def test_elasticities_are_those_of_predictions():
     found = jaxlora.sensitivities(jaxlora.Task(**IDENTITY), **NUMERICS)
     for name in ("alpha", "delta", "lam_ft"):
