@@ -23,11 +23,10 @@ from .pretraining import StateEvolution, collapse_threshold
 from .results import Result
 from .sampling import Samples
 from .stages import pretrain
-from .tasks import Task
+from .tasks import PARAMETERS, Task
 from .zero_branch import ZeroBranch, zero_branch
 
 STAGES = ("pretraining", "finetuning")
-PARAMETERS = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", "beta")
 Observed = tuple[jax.Array, jax.Array, jax.Array]
 Curve = Callable[[float], tuple[float, float, Result]]
 ACCURACY = 1e-5  # of roots, relative

@@ -44,7 +44,7 @@ def predict(
     """
     arguments = prepare(task, samples, replicates, seed, options)
     if not (is_traced(task) or inside_jit()):
-        compile_stages(*arguments)  # all at once is sooner than each when it is needed
+        _compile_once(*arguments)
     return finish(_predict(*arguments, known), throw)
 
 
@@ -102,6 +102,18 @@ def solve_finetuning(
     if pretrained is None:
         pretrained = _pretrain(task, drawn, options)
     return finish(_finetune(task, pretrained, drawn, options), throw)
+
+
+_compiled: set[Any] = set()  # what predict() has compiled for, to spare warm calls the look
+
+
+def _compile_once(task: Task, samples: Samples, options: Options) -> None:
+    """Compile all programs at once, which is sooner than each when it is needed."""
+    leaves, structure = jax.tree.flatten((task, samples))
+    key = (structure, tuple((x.shape, x.dtype) for x in leaves), options)
+    if key not in _compiled:
+        compile_stages(task, samples, options)
+        _compiled.add(key)
 
 
 def _predict(

@@ -81,10 +81,8 @@ class Compiling:
     """
 
     def __enter__(self) -> "Compiling":
-        self.pool, self.jobs = (
-            ThreadPoolExecutor(1),
-            [],
-        )  # two at a time take half as much memory again
+        self.pool = ThreadPoolExecutor(1)  # two at a time take half as much memory again
+        self.jobs = []
         return self
 
     def __call__(self, program: Program, *arguments: Any) -> Any:

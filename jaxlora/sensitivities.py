@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from .outputs import Prediction, mean_and_stderr
 from .prediction import predict
-from .tasks import Task
+from .tasks import PARAMETERS, Task
 
-PARAMETERS = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", "beta")
 OBSERVABLES = {
     "error": lambda p: p.pretraining.test_error,
     "train_error": lambda p: p.pretraining.train_error,

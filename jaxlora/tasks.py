@@ -37,7 +37,8 @@ _ALLOWED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "beta": (_non_negative_finite, "non-negative and finite"),
     "active_ratio": (lambda x: (x > 0) & (x <= 1), "in (0, 1]"),
 }
-_PRETRAINING_ONLY = ("kappa0", "kappa", "alpha", "lam")
+# Those by which the observables have derivatives; `given` adds its three.
+PARAMETERS = tuple(name for name in _ALLOWED if name != "active_ratio")
 
 
 class Task(eqx.Module):

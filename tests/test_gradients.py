@@ -65,7 +65,7 @@ def unit(theta, i):
     return structure.unflatten([x if i == j else 0 * x for j, x in enumerate(leaves)])
 
 
-def check(static, theta):
+def assert_derivatives_agree(static, theta):
     theta = array(theta)
     value = observables(static, theta)
 
@@ -86,13 +86,13 @@ def check(static, theta):
 
 
 def test_all_derivatives_agree_with_differences():
-    check(REUSED, BASE)  # which go through every part of both stages
+    assert_derivatives_agree(REUSED, BASE)  # which go through every part of both stages
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("static", "theta"), FULL)
 def test_all_derivatives_agree_with_differences_everywhere(static, theta):
-    check(static, theta)
+    assert_derivatives_agree(static, theta)
 
 
 def error_ft(theta, static=IDENTITY, point=GIVEN, throw=True, **numerics):
@@ -103,7 +103,7 @@ def error_ft(theta, static=IDENTITY, point=GIVEN, throw=True, **numerics):
 RIDGE = {"lam_ft": jnp.array(0.3), "delta": jnp.array(0.5)}
 
 
-def check_under_jit_and_vmap(theta, **fields):
+def assert_same_under_jit_and_vmap(theta, **fields):
     def silent(theta):
         return error_ft(theta, throw=False, **fields)
 
@@ -126,16 +126,16 @@ def unit_vector(theta, name):
 
 @pytest.mark.slow
 def test_gradients_under_jit_and_vmap_are_the_same():
-    check_under_jit_and_vmap(RIDGE)
+    assert_same_under_jit_and_vmap(RIDGE)
 
 
 @pytest.mark.slow
 def test_gradients_of_both_stages_under_jit_and_vmap_are_the_same():
     theta = {"lam": jnp.array(0.2), "lam_ft": jnp.array(0.3)}
-    check_under_jit_and_vmap(theta, static=REUSED, point=BASE)
+    assert_same_under_jit_and_vmap(theta, static=REUSED, point=BASE)
 
 
-def check_second_derivatives(theta, **fields):
+def assert_second_derivatives_agree(theta, **fields):
     def gradient(theta):
         return jnp.stack(jax.tree.leaves(jax.grad(lambda t: error_ft(t, **fields))(theta)))
 
@@ -151,14 +151,14 @@ def check_second_derivatives(theta, **fields):
 
 @pytest.mark.slow
 def test_second_derivatives_agree_with_differences_of_gradients():
-    check_second_derivatives(RIDGE)
+    assert_second_derivatives_agree(RIDGE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("static", [FRESH, REUSED])
 def test_second_derivatives_agree_with_differences_for_softmax(static):
     theta = {"lam": jnp.array(0.2), "lam_ft": jnp.array(0.3)}
-    check_second_derivatives(theta, static=static, point=BASE)
+    assert_second_derivatives_agree(theta, static=static, point=BASE)
 
 
 def test_the_gradient_raises_what_the_value_raises():

@@ -59,12 +59,13 @@ def run(parsed: argparse.Namespace) -> int:
         failures.append(benchmark.status.failure())
     if slopes is not None:
         add_sensitivities(report, slopes)
+        failures.append(slopes.prediction.status.failure())
     if parsed.format == "json":
         print(json.dumps(report, allow_nan=False, indent=1))
     else:
         print(to_table(report))
     _warn(prediction, benchmark, slopes is not None)
-    if failure := " ".join(words for words in failures if words):
+    if failure := " ".join(dict.fromkeys(words for words in failures if words)):
         print(f"jaxlora predict: not solved: {failure}", file=sys.stderr)
         return NOT_SOLVED
     return OK

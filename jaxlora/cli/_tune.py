@@ -158,7 +158,7 @@ def _table(report: dict[str, Any]) -> str:
     for name, optimum in report["tuned"].items():
         held = "  (at its bound)" if optimum["at_bound"] else ""
         lines.append(row(name, optimum["value"], optimum["stderr"]) + held)
-    curvature = ", ".join(f"{x:.3g}" for x in report["curvature"])
+    curvature = ", ".join("undefined" if x is None else f"{x:.3g}" for x in report["curvature"])
     lines += ["", f"  relative gradient {report['gradient_norm']:.1e}, curvature {curvature}"]
     lines.append(f"  {report['evaluations']} evaluations, {report['seconds']:.1f} s")
     return "\n".join(lines)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ..sensitivities import OBSERVABLES
+
 # Of anything with the fields `pretraining` and `finetuning` of a prediction: its replicates too.
 Observe = Callable[[Any], jax.Array]
 
@@ -23,14 +25,8 @@ class Objective(NamedTuple):
 
 
 OBJECTIVES = {
-    objective.name: objective
-    for objective in (
-        Objective("error_ft", lambda p: p.finetuning.test_error),
-        Objective("error", lambda p: p.pretraining.test_error),
-        Objective("forgetting", lambda p: p.finetuning.forgetting),
-        Objective("effective_noise", lambda p: p.pretraining.effective_noise),
-        Objective("overlap", lambda p: p.finetuning.overlap, maximised=True),
-    )
+    name: Objective(name, OBSERVABLES[name], maximised=name == "overlap")
+    for name in ("error_ft", "error", "forgetting", "effective_noise", "overlap")
 }
 
 

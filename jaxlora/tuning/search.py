@@ -46,7 +46,8 @@ class Tuned(NamedTuple):
     - `gradient_norm`: largest |d objective/d log θ|/|objective| of those not at a bound;
       `converged` says that it came below the tolerance.
     - `curvature`: eigenvalues of the second derivatives by log θ, of those not at a bound; for an
-      optimum all positive (negative where the objective is maximised).
+      optimum all positive (negative where the objective is maximised). NaN where a solve next to
+      it failed.
     - `evaluations`: values with gradients that the search took.
     """
 
@@ -112,7 +113,8 @@ def _look(landscape: Landscape, given: Task, tol: float) -> Tuned:
     free = ~space.is_held(x, gradient)
     norm = float(np.max(np.abs(gradient[free]), initial=0.0)) / size_of(cost)
     hessian, gradients = _surroundings(landscape, x, free, prediction)
-    curvature = np.linalg.eigvalsh(hessian)
+    known_around = bool(np.all(np.isfinite(hessian)))
+    curvature = np.linalg.eigvalsh(hessian) if known_around else np.diag(hessian)
     stderr = np.full(len(x), math.nan)
     if len(curvature) and curvature[0] > 0:
         stderr[free] = stderr_of(np.linalg.solve(hessian, gradients.T).T)
@@ -153,6 +155,8 @@ def _surroundings(landscape: Landscape, x, free, prediction) -> tuple[np.ndarray
         ends = [np.clip(x + step, space.low, space.high) for step in (direction, -direction)]
         distance = float(np.sum(ends[0] - ends[1]))
         ahead, behind = (landscape.cost_and_gradient(end, prediction) for end in ends)
+        if any(p.status.failure() for *_, p in (ahead, behind)):
+            distance = math.nan  # nothing is known of these surroundings
         rows.append((ahead[1] - behind[1])[free] / distance)
         costs = [np.asarray(objective.cost(p.replicates)) for *_, p in (ahead, behind)]
         columns.append((costs[0] - costs[1]) / distance)
