@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from points import figure_3
 
-from jaxlora.simulation import (
-    Checkpoint,
-    CheckpointError,
-    Setting,
-    checkpoints,
-    simulate,
-)
+from jaxlora import checkpoints
+from jaxlora.checkpoints import Checkpoint, CheckpointError
+from jaxlora.simulation import Setting, simulate
 from jaxlora.simulation import starts as starts_module
 
 

@@ -1,8 +1,8 @@
 """Simulations at finite D: layers trained as in the paper, and message passing."""
 
+from ..checkpoints import Checkpoint, CheckpointError
 from .amp import AmpSolution, bayes_amp, erm_amp
 from .attention import Attention
-from .checkpoints import Checkpoint, CheckpointError
 from .ensemble import Simulation, simulate
 from .experiment import Outcome, run_seed
 from .hypergradient import HyperGradient, hyperparameter_gradient

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checkpoints import Checkpoint
 from ..outputs import mean_and_stderr
 from ..report import parameters_of
 from ..tasks import Task
-from .checkpoints import Checkpoint
 from .experiment import Outcome, run_seed
 from .measurements import MeasuredFinetuning, MeasuredPretraining
 from .setting import Setting, check_memory, sizes_of
@@ -74,9 +74,7 @@ def simulate(
     that does not fit into the memory; CheckpointError where the disk does not take a checkpoint;
     RuntimeError for float64 without `jax_enable_x64`.
     """
-    for name, value, least in (("seeds", seeds, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
+    check_seeds(seeds, seed)
     check(task, setting)
     if checkpoint is not None:
         checkpoint.claim({**parameters_of(task), **dataclasses.asdict(setting)})
@@ -90,6 +88,13 @@ def simulate(
     mean, stderr = (jax.tree.map(float, x) for x in mean_and_stderr(table))
     errors = SimulationErrors(*stderr)
     return Simulation(task, setting, mean[0], mean[1], errors, tuple(outcomes))
+
+
+def check_seeds(seeds, seed) -> None:
+    """Raise ValueError for a number of seeds, or a first one, that makes no sense."""
+    for name, value, least in (("seeds", seeds, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
 
 
 def check(task: Task, setting: Setting) -> None:

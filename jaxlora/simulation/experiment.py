@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checkpoints import Checkpoint
 from ..noise import effective_noise
 from ..tasks import Task
-from .checkpoints import Checkpoint
 from .draws import Stream, stream_key
 from .layers import TrainedLayers
 from .measurements import (

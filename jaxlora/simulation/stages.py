@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..checkpoints import Checkpoint
 from ..tasks import Task
 from .attention import Attention
-from .checkpoints import Checkpoint
 from .draws import Stream, stream_key
 from .layers import GaussianLayers, Layers, TrainedLayers
 from .objective import Objective

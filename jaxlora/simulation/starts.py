@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .checkpoints import SAVE_SECONDS, Checkpoint
+from ..checkpoints import SAVE_SECONDS, Checkpoint
 from .objective import Objective
 from .training import Report, Trained, Training, train
 

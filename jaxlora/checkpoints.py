@@ -1,10 +1,11 @@
-"""Files from which an interrupted experiment goes on."""
+"""Files from which an interrupted run goes on."""
 
 import contextlib
 import io
 import json
 import os
 import pathlib
+import secrets
 import time
 import zipfile
 from typing import Any
@@ -44,7 +45,7 @@ class Checkpoint:
                 )
                 raise ValueError(f"checkpoint {self.folder}: is of another run: {differences}")
         else:
-            self._write(path, json.dumps(identity, indent=1).encode())
+            write_whole(path, json.dumps(identity, indent=1).encode())
 
     def save(self, name: str, arrays: dict[str, np.ndarray], at_most_every: float = 0.0) -> None:
         """Write arrays, unless less than `at_most_every` seconds went by since the last ones.
@@ -55,7 +56,7 @@ class Checkpoint:
             return
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        self._write(self.folder / f"{name}.npz", buffer.getvalue())
+        write_whole(self.folder / f"{name}.npz", buffer.getvalue())
         self._saved = time.monotonic()
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
@@ -68,16 +69,21 @@ class Checkpoint:
         except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError, OSError):
             return None
 
-    def _write(self, path: pathlib.Path, content: bytes) -> None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(aside, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise CheckpointError(f"checkpoint {path}: {error.strerror}") from error
+
+def write_whole(path: pathlib.Path, content: bytes) -> None:
+    """Write a file that is complete or absent, whatever happens meanwhile.
+
+    Raises CheckpointError where the disk does not take it.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: {error.strerror}") from error
