@@ -69,13 +69,18 @@ def prepare(task, samples, replicates, seed, options) -> tuple[Task, Samples, Op
     return task, draw_samples(task, samples, replicates, seed, options), options
 
 
-def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Samples:
-    """The frozen draws of a task; raises ValueError for a number that makes no sense."""
+def check_numerics(samples, replicates, seed) -> None:
+    """Raise ValueError for a number that makes no sense."""
     for name, value, least in (("replicates", replicates, 1), ("samples", samples, replicates)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed = {seed!r}: must be a non-negative integer")
+
+
+def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Samples:
+    """The frozen draws of a task; raises ValueError for a number that makes no sense."""
+    check_numerics(samples, replicates, seed)
     each, equivariant = samples // replicates, task.activation.is_equivariant(task.tokens)
 
     def drawn(source, factor: int, stream: int, *arguments) -> Any:

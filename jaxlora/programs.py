@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+STATIC = ("options", "layout")  # arguments that are not arrays
 GROUPS = 2  # of replicates; fixed, so that results do not depend on the machine
 # XLA's library of parallel loops is slower than plain ones on arrays as small as these.
 COMPILER_OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
@@ -27,7 +28,7 @@ def frozen(tree: Any) -> Any:
 
 
 class Program:
-    """A function of arrays, and of static `options` where it takes them, as a compiled program."""
+    """A function of arrays, and of static options where it takes them, as a compiled program."""
 
     def __init__(self, function: Callable):
         functools.update_wrapper(self, function)
@@ -70,7 +71,8 @@ class Program:
         return self._jit()
 
     def _jit(self, **settings):
-        static = [name for name in inspect.signature(self.function).parameters if name == "options"]
+        named = inspect.signature(self.function).parameters
+        static = [name for name in named if name in STATIC]
         return jax.jit(self.function, static_argnames=static, **settings)
 
 

@@ -113,12 +113,12 @@ class Task(eqx.Module):
             )
         if self.given is not None and self.reuse:
             raise ValueError("reuse = True: not with given (Q0, Q, M), which has no training set")
-        for name, (allowed, words) in _ALLOWED.items():
+        for name, (_, words) in _ALLOWED.items():
             value = frozen(getattr(self, name))
             if value is None:
                 if self.given is None:
                     raise ValueError(f"{name} is missing: must be {words}, or given = (Q0, Q, M)")
-            elif not isinstance(value, Tracer) and not np.all(allowed(np.asarray(value))):
+            elif not isinstance(value, Tracer) and refusal(name, value):
                 raise ValueError(f"{name} = {_show(value)}: must be {words}")
         if self.given is not None and not isinstance(self._given_is_valid(), Tracer):
             self._check_given()
@@ -161,6 +161,12 @@ class Task(eqx.Module):
             raise ValueError(
                 f"given Q = {Q}: must be finite and at least M²/(Q0 + Δ/2) = {bound} (M = {M})"
             )
+
+
+def refusal(name: str, values: Any) -> str | None:
+    """What the real parameter `name` must be, in words, where one of `values` is not."""
+    allowed, words = _ALLOWED[name]
+    return None if np.all(allowed(np.asarray(values))) else words
 
 
 def _triple(given) -> tuple[jax.Array, jax.Array, jax.Array]:
