@@ -19,6 +19,7 @@ from .prediction import predict, predict_timed, solve_finetuning, solve_pretrain
 from .results import Result
 from .sensitivities import Sensitivities, sensitivities
 from .stability import Stability
+from .sweeps import sweep
 from .tasks import Task
 from .tuning import Split, Tuned, best_split, pareto_front, tune
 
@@ -55,6 +56,7 @@ __all__ = [
     "sensitivities",
     "solve_finetuning",
     "solve_pretraining",
+    "sweep",
     "transition_boundary",
     "tune",
     "zero_branch_boundary",

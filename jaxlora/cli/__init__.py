@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import _boundary, _compare, _predict, _simulate, _tune
+from . import _boundary, _compare, _plot, _predict, _simulate, _sweep, _tune
 from ._exit_codes import BAD_INPUT, OK
 
 
@@ -51,4 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     _compare.add_command(commands)
     _boundary.add_command(commands)
     _tune.add_command(commands)
+    _sweep.add_command(commands)
+    _plot.add_commands(commands)
     return parser

@@ -50,7 +50,7 @@ def configure(parsed: argparse.Namespace) -> None:
 
     Raises ValueError for a device that is not there.
     """
-    jax.config.update("jax_enable_x64", parsed.precision == "float64")
+    jax.config.update("jax_enable_x64", parsed.precision != "float32")
     if parsed.device is not None:
         try:
             jax.config.update("jax_default_device", jax.devices(parsed.device)[0])
@@ -117,6 +117,11 @@ def _add_theory(group) -> None:
 def _add_numerics(group) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N")
     group.add_argument("--precision", choices=PRECISIONS, default="float64")
+    add_machine(group)
+
+
+def add_machine(group) -> None:
+    """The flags of the machine."""
     group.add_argument("--device", metavar="NAME", help="cpu, gpu or tpu; default: JAX's")
     group.add_argument(
         "--no-cache", dest="cache", action="store_false", help="compile anew, keep nothing"

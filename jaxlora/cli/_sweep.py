@@ -1,0 +1,163 @@
+"""`jaxlora sweep`: predictions and experiments at many points, kept as they get done."""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from ..checkpoints import CheckpointError
+from ..options import PRECISIONS
+from ..sweeps import LostWorkersError, Progress, default_layout
+from ..sweeps import run as run_sweep
+from ..sweeps.configuration import Configuration, configuration_of, read_tables
+from ..sweeps.design import PARAMETERS
+from ..sweeps.engines import KINDS
+from ._arguments import add_machine, configure
+from ._exit_codes import BAD_INPUT, NOT_SOLVED, NOT_WRITTEN, OK
+
+# Flags that set a key of a table: flag, table, key, and what argparse is to know of them.
+KEYS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("--samples", "theory", "samples", {"type": int, "help": "draws in all, a point"}),
+    ("--replicates", "theory", "replicates", {"type": int, "help": "for error bars"}),
+    ("--seed", "theory", "seed", {"type": int}),
+    ("--seeds", "simulation", "seeds", {"type": int, "help": "of the simulation"}),
+    ("--test-samples", "simulation", "test_samples", {"type": int}),
+    ("--workers", "engine", "workers", {"type": int, "help": "of Dask"}),
+    ("--address", "engine", "address", {"help": "of a Dask scheduler"}),
+)
+
+
+def add_command(commands) -> None:
+    """Add `sweep` to the commands."""
+    parser = commands.add_parser(
+        "sweep",
+        help="predict or simulate at many points",
+        description="Solves the theory at the points of a TOML file or of the flags, trains layers "
+        "there, or both. Run again, an interrupted sweep goes on where it was. Parameters are "
+        "numbers, lists 0.1,0.2, or ranges lin:FIRST:LAST:COUNT and log:FIRST:LAST:COUNT.",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("file", nargs="?", help="a TOML file; flags take precedence")
+    parser.add_argument("--out", required=True, metavar="FILE.nc", help="the result, as netCDF")
+    task = parser.add_argument_group("task")
+    for name in PARAMETERS:
+        if name != "given":
+            task.add_argument(f"--{name.replace('_', '-')}", type=_axis, metavar="AXIS")
+    task.add_argument("--given", type=float, nargs=3, metavar=("Q0", "Q", "M"))
+    work = parser.add_argument_group("work")
+    work.add_argument("--design", choices=("grid", "list"), help="all combinations, or in parallel")
+    work.add_argument("--random", type=int, metavar="N", help="so many random points in the ranges")
+    work.add_argument("--dim", type=_axis, metavar="D", help="train layers of these dimensions")
+    work.add_argument("--no-theory", action="store_true", help="the layers only")
+    work.add_argument("--bayes", action="store_true", help="add the Bayes-optimal benchmark")
+    work.add_argument("--chunk", type=int, metavar="N", help="points that are kept at a time")
+    work.add_argument("--devices", type=int, metavar="N", help="that share the points")
+    work.add_argument("--engine", choices=KINDS)
+    for flag, _, _, settings in KEYS:
+        metavar = {} if settings.get("type") is not int else {"metavar": "N"}
+        work.add_argument(flag, **metavar, **settings)
+    work.add_argument("--precision", choices=PRECISIONS)
+    add_machine(work)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Sweep and write; returns the exit code."""
+    start = time.monotonic()
+    try:
+        configure(parsed)
+        chosen = _configuration(parsed)
+        plan = chosen.plan
+        samples = plan.theory.samples if plan.theory is not None else 1
+        tokens = max(plan.design.values("tokens", range(plan.design.size)))
+        layout = default_layout(samples, tokens, chosen.devices)
+        with _bar(parsed) as bar:
+            dataset = run_sweep(
+                plan, out=parsed.out, engine=chosen.engine, layout=layout, watch=_watch(bar)
+            )
+    except ValueError as error:
+        print(f"jaxlora sweep: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except CheckpointError as error:
+        print(f"jaxlora sweep: not written: {error}", file=sys.stderr)
+        return NOT_WRITTEN
+    except LostWorkersError as error:
+        print(f"jaxlora sweep: not done: {error}", file=sys.stderr)
+        return NOT_SOLVED
+    from ..sweeps.dataset import failures
+
+    along = " × ".join(f"{size} {name}" for name, size in dataset.sizes.items())
+    print(f"{parsed.out}: {along or '1 point'}, {time.monotonic() - start:.1f} s")
+    for stage, count in failures(dataset).items():
+        print(f"jaxlora sweep: warning: {stage}: {count} points failed", file=sys.stderr)
+    return NOT_SOLVED if failures(dataset) else OK
+
+
+def _configuration(parsed: argparse.Namespace) -> Configuration:
+    """What the file says, and the flags where they are given."""
+    tables = {} if parsed.file is None else read_tables(parsed.file)
+
+    def put(table: str, key: str, value: Any) -> None:
+        if value is not None:
+            there = tables.get(table)
+            tables[table] = (there if isinstance(there, dict) else {}) | {key: value}
+
+    for name in PARAMETERS:
+        put("task", name, getattr(parsed, name))
+    put("design", "kind", "random" if parsed.random is not None else parsed.design)
+    put("design", "points", parsed.random)
+    put("simulation", "dim", parsed.dim)
+    put("engine", "kind", parsed.engine)
+    for flag, table, key, _ in KEYS:
+        put(table, key, getattr(parsed, flag.lstrip("-").replace("-", "_")))
+    for table in ("theory", "simulation"):
+        if table in tables:
+            put(table, "precision", parsed.precision)
+    if parsed.precision is not None and not parsed.no_theory:
+        put("theory", "precision", parsed.precision)
+    for key, value in (("chunk", parsed.chunk), ("devices", parsed.devices)):
+        if value is not None:
+            tables[key] = value
+    if parsed.bayes:
+        tables["bayes"] = True
+    if parsed.no_theory:
+        tables["theory"] = False
+    return configuration_of(tables, "" if parsed.file is None else f"{parsed.file}: ")
+
+
+def _axis(words: str) -> Any:
+    """A number, a word, a list of them, or a range, as TOML would have it."""
+    scale, *ends = words.split(":")
+    if ends:
+        return {scale: [_value(end) for end in ends]}
+    if "," in words:
+        return [_value(word) for word in words.split(",") if word]
+    return _value(words)
+
+
+def _value(word: str) -> Any:
+    """A whole number, a number, true, false, or the word."""
+    if word in ("true", "false"):
+        return word == "true"
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
+def _bar(parsed: argparse.Namespace) -> tqdm:
+    # None: where stderr is a terminal.
+    return tqdm(unit=" points", disable=True if parsed.quiet else None, dynamic_ncols=True)
+
+
+def _watch(bar: tqdm):
+    def watch(progress: Progress) -> None:
+        # What was loaded took no time, and is left out of the rate.
+        bar.total, bar.initial, bar.n = progress.total, progress.loaded, progress.done
+        bar.refresh()
+
+    return watch

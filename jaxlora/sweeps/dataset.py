@@ -1,0 +1,114 @@
+"""The numbers of all units as one labelled dataset."""
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray
+
+from ..activations import as_activation
+from ..results import Result
+from .design import PARAMETERS, Design
+from .plan import VERSIONS, Plan, Unit
+from .variables import CONVERGED, SUFFIX, attributes_of
+from .work import Arrays
+
+PARAMETER_WORDS = {
+    "tokens": ("$T$", "tokens in a sequence"),
+    "activation": (r"$\sigma$", "activation"),
+    "reuse": ("$e$", "whether fine-tuning is on pre-training sequences"),
+    "kappa0": (r"$\kappa_0$", "rank of the teacher over D"),
+    "kappa": (r"$\kappa$", "rank of the student over D"),
+    "alpha": (r"$\alpha$", "pre-training samples over D^2"),
+    "delta": (r"$\Delta$", "label noise"),
+    "lam": (r"$\lambda$", "pre-training ridge"),
+    "alpha_ft": (r"$\alpha'$", "labelled fine-tuning samples over D"),
+    "lam_ft": (r"$\lambda'$", "fine-tuning ridge"),
+    "beta": (r"$\beta$", "recalibration"),
+    "active_ratio": (r"$\rho$", "share of the candidates that is labelled"),
+    "dim": ("$D$", "dimension of the trained layers"),
+}
+
+
+def dataset_of(plan: Plan, done: Iterable[tuple[Unit, Arrays]]) -> xarray.Dataset:
+    """The dataset of a plan whose units have these arrays; NaN where one is missing."""
+    design = plan.design
+    dims = [setting.dimension for setting in plan.experiment.settings] if plan.experiment else []
+    arrays: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    for unit, found in done:
+        simulated = unit.kind == "simulation"
+        shape = (design.size, len(dims)) if simulated else (design.size,)
+        for name, values in found.items():
+            if name not in arrays:
+                whole = np.issubdtype(values.dtype, np.integer)
+                blank = np.full(shape, -1 if whole else np.nan, values.dtype)
+                arrays[name] = ((*design.dims, "dim") if simulated else design.dims, blank)
+            points = unit.points.ravel()
+            arrays[name][1][(points, unit.variant) if simulated else points] = values
+    variables = {}
+    for name, (along, values) in arrays.items():
+        shape = (*design.shape, *values.shape[1:])
+        variables[name] = (along, values.reshape(shape), attributes_of(name))
+    coordinates = _coordinates(design)
+    if dims:
+        coordinates["dim"] = ("dim", np.array(dims), _words("dim"))
+    return xarray.Dataset(variables, coordinates, _attributes(plan))
+
+
+def parameters_of(dataset: xarray.Dataset) -> dict[str, Any]:
+    """The parameters that all points of a dataset share."""
+    return {name: dataset.attrs[name] for name in PARAMETERS if name in dataset.attrs}
+
+
+def failures(dataset: xarray.Dataset) -> dict[str, int]:
+    """How many points of each stage were not solved, or not trained by all seeds."""
+    found = {}
+    for suffix, stage in ((suffix, stage) for stage, suffix in SUFFIX.items()):
+        if f"result{suffix}" in dataset:
+            failed = dataset[f"result{suffix}"] > max(r for r in Result if r.successful)
+            found[stage] = int(failed.sum())
+        if CONVERGED + suffix in dataset:
+            found[f"{stage} of trained layers"] = int((dataset[CONVERGED + suffix] < 1).sum())
+    return {name: count for name, count in found.items() if count}
+
+
+def _coordinates(design: Design) -> dict[str, Any]:
+    def values(name: str) -> np.ndarray:
+        if name == "activation":
+            return np.array([as_activation(one).name for one in design.axes[name]])
+        return np.array(design.axes[name])
+
+    along = {name: name if design.kind == "grid" else "point" for name in design.axes}
+    found = {name: (along[name], values(name), _words(name)) for name in design.axes}
+    if design.dims == ("point",):
+        found["point"] = ("point", np.arange(design.size), {"long_name": "number of the point"})
+    return found
+
+
+def _words(name: str) -> dict[str, str]:
+    symbol, description = PARAMETER_WORDS[name]
+    return {"long_name": description, "units": "1", "symbol": symbol}
+
+
+def _attributes(plan: Plan) -> Mapping[str, Any]:
+    """What all points share, the versions and how it was computed; plain values only."""
+    fixed = {name: value for name, value in plan.design.fixed.items() if value is not None}
+    fixed["activation"] = as_activation(fixed.get("activation", "softmax")).name
+    if "activation" in plan.design.axes:
+        del fixed["activation"]
+    plain = {name: int(v) if isinstance(v, bool) else v for name, v in fixed.items()}
+    theory, experiment = plan.theory, plan.experiment
+    if theory is not None:
+        plain |= {"samples": theory.samples, "replicates": theory.replicates, "seed": theory.seed}
+        plain["precision"] = theory.options.precision
+    if experiment is not None:
+        plain |= {"simulation_seeds": experiment.seeds, "simulation_seed": experiment.seed}
+    return {
+        "title": "Theory of LoRA fine-tuning in a solvable attention model (arXiv:2606.05899)",
+        "Conventions": "CF-1.11",
+        **plain,
+        **{f"{name}_version": version(name) for name in VERSIONS},
+        "configuration": json.dumps(plan.identity()),
+    }

@@ -1,0 +1,107 @@
+"""Where units of work are done: in this process, or by the workers of a Dask cluster."""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+
+from .layout import Layout
+from .plan import Plan, Unit
+from .work import Arrays, do
+
+KINDS = ("serial", "dask")
+SETTINGS = ("jax_enable_x64", "jax_compilation_cache_dir")
+Done = Iterator[tuple[Unit, Arrays]]
+
+
+class LostWorkersError(RuntimeError):
+    """Every worker that tried a unit died; what the others did is kept."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where to do the units of a sweep.
+
+    - `kind`: "serial", in this process, or "dask", by processes of their own.
+    - `workers`: for Dask, their number, by default as many as this machine has cores.
+    - `address`: of a Dask scheduler that runs already, in place of workers of one's own.
+    - `cluster`: a class that starts one, by its full name, such as "dask_jobqueue.SLURMCluster",
+      with `cluster_options` as keywords, scaled to `workers`.
+    - `client`: a `dask.distributed.Client` of one's own.
+    """
+
+    kind: str = "serial"
+    workers: int | None = None
+    address: str | None = None
+    cluster: str | None = None
+    cluster_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    client: Any = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"engine = {self.kind!r}: must be one of {', '.join(KINDS)}")
+        if self.workers is not None and (
+            isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1
+        ):
+            raise ValueError(f"workers = {self.workers!r}: must be an integer of at least 1")
+        if self.kind == "dask" and importlib.util.find_spec("distributed") is None:
+            raise ValueError("engine = 'dask': Dask is not installed; pip install 'jaxlora[dask]'")
+
+    def run(self, plan: Plan, units: Iterable[Unit], layout: Layout) -> Done:
+        """Every unit with its arrays, as they get done; a serial engine takes them one by one.
+
+        Raises LostWorkersError where a unit kills every worker that tries it.
+        """
+        if self.kind == "serial":
+            return ((unit, do(plan, unit, layout)) for unit in units)
+        return self._run_with_dask(plan, units, layout)
+
+    def _run_with_dask(self, plan: Plan, units: Iterable[Unit], layout: Layout) -> Done:
+        from distributed import KilledWorker, as_completed
+
+        with contextlib.ExitStack() as stack:
+            client = self.client or stack.enter_context(self._own_client(stack))
+            shared = settings()
+            there = client.scatter(plan, broadcast=True)
+            futures = {
+                client.submit(_on_worker, there, unit, layout, shared, pure=False): unit
+                for unit in units
+            }
+            for future in as_completed(list(futures)):
+                try:
+                    yield futures[future], future.result()
+                except KilledWorker as error:
+                    raise LostWorkersError(
+                        f"{futures[future].name}: {error.allowed_failures + 1} workers died of it; "
+                        "less memory is needed with a smaller chunk or fewer samples"
+                    ) from error
+
+    def _own_client(self, stack: contextlib.ExitStack) -> Any:
+        from distributed import Client, LocalCluster
+
+        if self.address is not None:
+            return Client(self.address)
+        if self.cluster is not None:
+            module, _, name = self.cluster.rpartition(".")
+            cluster = getattr(importlib.import_module(module), name)(**self.cluster_options)
+            stack.enter_context(cluster)
+            cluster.scale(self.workers or 1)
+            return Client(cluster)
+        # One task at a time: JAX uses several threads by itself. No port for a dashboard.
+        cluster = LocalCluster(n_workers=self.workers, threads_per_worker=1, dashboard_address=":0")
+        return Client(stack.enter_context(cluster))
+
+
+def settings() -> dict[str, Any]:
+    """JAX's settings that workers are to have too."""
+    return {name: jax.config.values[name] for name in SETTINGS}
+
+
+def _on_worker(plan: Plan, unit: Unit, layout: Layout, shared: dict[str, Any]) -> Arrays:
+    for name, value in shared.items():
+        jax.config.update(name, value)
+    return do(plan, unit, layout)

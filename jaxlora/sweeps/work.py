@@ -1,0 +1,102 @@
+"""One unit of a sweep, done: arrays of every number at its points."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..bayes import SAMPLES_SHARE, bayes_optimal
+from ..execution import draw_samples
+from ..results import Result
+from ..simulation import simulate
+from ..tasks import Task
+from .block import solve_block
+from .design import REAL, STATIC
+from .layout import Layout
+from .plan import Plan, Theory, Unit
+from .variables import BAYES, CONVERGED, NUMBERS, SIMULATED, STATUS, STDERR, SUFFIX
+
+Arrays = dict[str, np.ndarray]
+
+
+def do(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
+    """Every number of the unit, (points,) in the order of its flattened points."""
+    return _WORK[unit.kind](plan, unit, layout)
+
+
+def _theory(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
+    theory = plan.theory
+    assert theory is not None
+    options = theory.options
+    tasks = _stacked(plan, unit.points, options.precision)
+    first = plan.design.task(unit.points.flat[0])
+    samples = draw_samples(first, theory.samples, theory.replicates, theory.seed, options)
+    stages = dict(zip(SUFFIX, solve_block(tasks, samples, options, layout), strict=True))
+    found = {}
+    for variable in NUMBERS:
+        solved = stages[variable.stage]
+        found[variable.name] = getattr(solved.values, variable.field)
+        found[variable.name + STDERR] = getattr(solved.stderr, variable.field)
+    for stage, suffix in SUFFIX.items():
+        for flag in STATUS:
+            found[flag.field + suffix] = getattr(stages[stage].status, flag.field)
+    return {name: np.asarray(x).ravel() for name, x in found.items()}
+
+
+def _stacked(plan: Plan, points: np.ndarray, precision: str) -> Task:
+    """The tasks at `points` as one, whose parameters are arrays of that shape."""
+    design, flat = plan.design, points.ravel().tolist()
+    parameters: dict[str, Any] = {name: design.values(name, flat)[0] for name in STATIC}
+
+    def stacked(values) -> np.ndarray | None:
+        return None if values[0] is None else np.reshape(values, points.shape)
+
+    parameters |= {name: stacked(design.values(name, flat)) for name in REAL}
+    if (given := design.fixed.get("given")) is not None:
+        parameters["given"] = tuple(stacked([x] * len(flat)) for x in given)
+    return jax.tree.map(lambda x: x.astype(precision), Task(**parameters))
+
+
+def _bayes(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
+    """The benchmark of the first point, which is that of all."""
+    theory = plan.theory or Theory()
+    fewer = max(theory.samples // SAMPLES_SHARE, theory.replicates)
+    benchmark = bayes_optimal(
+        plan.design.task(unit.points.flat[0]),
+        samples=fewer,
+        replicates=theory.replicates,
+        seed=theory.seed,
+        throw=False,
+        options=theory.options,
+    )
+    solved = Result(int(benchmark.status.result)).successful
+    found = {}
+    for variable in BAYES:
+        for values, suffix in ((benchmark.values, ""), (benchmark.stderr, STDERR)):
+            number = float(getattr(values, variable.field)) if solved else np.nan
+            found[variable.name + suffix] = np.full(unit.points.size, number)
+    return found
+
+
+def _simulation(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
+    experiment = plan.experiment
+    assert experiment is not None
+    setting = experiment.settings[unit.variant]
+    task = plan.design.task(unit.points.flat[0])
+    simulation = simulate(task, setting, seeds=experiment.seeds, seed=experiment.seed)
+    found = {}
+    for variable in NUMBERS:
+        stage = getattr(simulation, variable.stage)
+        if hasattr(stage, variable.field):
+            name = SIMULATED + variable.name
+            found[name] = getattr(stage, variable.field)
+            error = getattr(simulation.stderr, variable.stage)
+            found[name + STDERR] = getattr(error, variable.field)
+    for stage, suffix in SUFFIX.items():
+        statuses = [getattr(outcome, f"{stage}_status") for outcome in simulation.outcomes]
+        done = [s.converged for s in statuses if s is not None]
+        found[CONVERGED + suffix] = np.mean(done) if done else 1.0
+    return {name: np.array([value], float) for name, value in found.items()}
+
+
+_WORK = {"theory": _theory, "bayes": _bayes, "simulation": _simulation}

@@ -1,0 +1,227 @@
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import xarray
+
+from jaxlora import Options, Result, predict, sweep
+from jaxlora.sweeps import Experiment, Layout, Theory, make_design
+from jaxlora.sweeps.plan import Plan, units_of
+from jaxlora.sweeps.variables import NUMBERS, STDERR
+
+# T = 2 and few samples: what is compared here does not depend on the sampling error.
+FIXED = {"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5, "alpha_ft": 3.0}
+FEW = Theory(samples=256, replicates=2)
+
+
+def assert_is_predict(dataset, design, chosen, rtol=1e-7):
+    """The points `chosen` of a sweep are what `predict` says there, with its standard errors."""
+    for point in chosen:
+        known = predict(design.task(point), samples=FEW.samples, replicates=FEW.replicates)
+        where = dict(zip(dataset.dims, np.unravel_index(point, design.shape), strict=True))
+        one = dataset.isel(where)
+        for variable in NUMBERS:
+            for suffix, source in (("", known), (STDERR, known.stderr)):
+                expected = float(getattr(getattr(source, variable.stage), variable.field))
+                # Differences of replicates lose digits.
+                np.testing.assert_allclose(
+                    float(one[variable.name + suffix]),
+                    expected,
+                    rtol=rtol if not suffix else 1e-4,
+                    atol=1e-9,
+                    err_msg=f"{variable.name}{suffix} at {where}",
+                )
+
+
+def test_grid_is_predict_at_every_point():
+    # The identity has one solution, wherever it is started from.
+    axes = {"lam_ft": [0.2, 1.0], "lam": [0.3, 0.02, 0.1, float("inf")], "delta": [0.5, 1.0]}
+    parameters = FIXED | {"activation": "identity"} | axes
+    dataset = sweep(theory=FEW, chunk=4, **parameters)
+    design = make_design(parameters)
+    assert dict(dataset.sizes) == {"lam_ft": 2, "lam": 4, "delta": 2}
+    assert_is_predict(dataset, design, (0, 3, 6, 10, 15))
+    assert np.all(dataset.result.sel(lam=np.inf) == Result.COLLAPSED)
+    assert np.all(dataset.residual_ft < 1e-9)
+
+
+@pytest.mark.slow
+def test_softmax_along_lam_is_predict():
+    parameters = FIXED | {"lam": np.geomspace(0.05, 0.2, 3), "lam_ft": 1.0}
+    dataset = sweep(theory=FEW, **parameters)
+    assert_is_predict(dataset, make_design(parameters), range(3))
+
+
+@pytest.mark.slow
+def test_list_with_static_and_selected_points_is_predict():
+    parameters = FIXED | {
+        "activation": "identity",
+        "lam": [0.1, 0.2, 0.1],
+        "lam_ft": [0.5, 0.4, 0.3],
+        "reuse": [False, True, False],
+        "active_ratio": [1.0, 1.0, 0.5],
+    }
+    dataset = sweep(design="list", theory=FEW, **parameters)
+    assert dict(dataset.sizes) == {"point": 3}
+    np.testing.assert_array_equal(dataset.reuse, parameters["reuse"])
+    assert_is_predict(dataset, make_design(parameters, "list"), range(3), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_given_pretraining_is_predict():
+    parameters = {
+        "tokens": 2,
+        "activation": "identity",
+        "delta": [0.2, 0.5],
+        "given": (1.5, 1.5, 1.0),
+        "alpha_ft": [2.0, 3.0],
+        "lam_ft": 0.5,
+    }
+    dataset = sweep(theory=FEW, **parameters)
+    assert_is_predict(dataset, make_design(parameters), range(4))
+    assert np.all(dataset.result == Result.GIVEN)
+
+
+@pytest.mark.slow
+def test_batches_are_the_loop():
+    parameters = FIXED | {"lam": [0.05, 0.1], "lam_ft": [0.5, 1.0, 2.0]}
+    alone, together = (
+        sweep(theory=FEW, layout=layout, **parameters) for layout in (Layout(1), Layout(2))
+    )
+    for name in ("test_error", "test_error_ft", "overlap"):
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-9)
+
+
+MANY_DEVICES = """
+import json, sys
+import jax
+jax.config.update("jax_enable_x64", True)
+from jaxlora import sweep
+from jaxlora.sweeps import Layout, Theory
+fields = json.loads(sys.argv[1])
+found = [sweep(theory=Theory(256, 2), layout=Layout(1, n), **fields) for n in (1, 8)]
+worst = max(float(abs(found[0][k] - found[1][k]).max()) for k in ("test_error_ft", "Q", "q", "v"))
+print(json.dumps({"devices": jax.device_count(), "worst": worst}))
+"""
+
+
+def test_eight_devices_are_one(tmp_path):
+    fields = FIXED | {"lam": [0.1], "lam_ft": np.geomspace(0.3, 3.0, 11).tolist()}
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+    }
+    output = subprocess.run(
+        [sys.executable, "-c", MANY_DEVICES, json.dumps(fields)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert output.returncode == 0, output.stderr
+    found = json.loads(output.stdout)
+    assert found["devices"] == 8
+    assert found["worst"] <= 1e-10
+
+
+def test_simulation_stands_beside_theory():
+    from jaxlora.simulation import Setting, simulate
+
+    settings = tuple(Setting(dim, test_samples=200, starts=1) for dim in (12, 16))
+    parameters = FIXED | {"lam": [0.1, 0.3], "lam_ft": 1.0}
+    dataset = sweep(theory=None, simulation=Experiment(settings, seeds=2, seed=3), **parameters)
+    assert dict(dataset.sizes) == {"lam": 2, "dim": 2}
+    alone = simulate(make_design(parameters).task(1), settings[0], seeds=2, seed=3)
+    one = dataset.sel(lam=0.3, dim=12)
+    assert float(one.simulated_test_error_ft) == alone.finetuning.test_error
+    assert float(one.simulated_overlap_stderr) == alone.stderr.finetuning.overlap
+    assert np.all(dataset.simulated_converged_ft == 1)
+
+
+@pytest.mark.slow
+def test_bayes_is_solved_once_for_all_ridges():
+    from jaxlora import bayes_optimal
+
+    parameters = FIXED | {"lam": [0.1, 0.3], "lam_ft": [0.5, 1.0], "delta": [0.5, 1.0]}
+    plan = Plan(make_design(parameters), None, None, bayes=True)
+    assert [unit.size for unit in units_of(plan)] == [4, 4]
+    dataset = sweep(theory=None, bayes=True, **(FIXED | {"lam": [0.1, 0.3], "lam_ft": 0.5}))
+    default = Theory()
+    fewer = default.samples // 4
+    task = make_design(FIXED | {"lam": 0.1, "lam_ft": 0.5}).task(0)
+    known = bayes_optimal(task, samples=fewer, replicates=default.replicates)
+    np.testing.assert_allclose(
+        dataset.bayes_test_error_ft, float(known.values.finetuning_bayes_error), rtol=1e-9
+    )
+
+
+def test_dataset_says_what_it_holds():
+    parameters = FIXED | {"lam": [0.1, 0.2], "lam_ft": 1.0, "activation": "identity"}
+    dataset = sweep(theory=FEW, **parameters)
+    assert dataset.test_error_ft.attrs["long_name"] == "test error of the fine-tuned layer (73)"
+    assert {array.attrs["units"] for array in dataset.data_vars.values()} == {"1"}
+    assert dataset.lam.attrs["long_name"] == "pre-training ridge"
+    assert dataset.attrs["kappa0"] == 0.5
+    assert dataset.attrs["seed"] == 0
+    assert dataset.attrs["jax_version"] == jax.__version__
+    assert json.loads(dataset.attrs["configuration"])["parameters.lam"] == [0.1, 0.2]
+    meanings = dataset.result.attrs["flag_meanings"].split()
+    assert meanings[int(dataset.result[0])] == "converged"
+    again = xarray.load_dataset(bytes(dataset.to_netcdf(engine="h5netcdf")), engine="h5netcdf")
+    xarray.testing.assert_identical(again, dataset)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lam": -1.0}, "lam = -1: must be positive"),
+        ({"lam": []}, r"lam = \[\]: an axis must have a value at least"),
+        ({"lam": [0.1, 0.1]}, "the values of an axis must differ"),
+        ({"lamb": 1.0}, "lamb: unknown parameter; must be one of tokens"),
+        ({"tokens": 2.5}, "tokens = 2.5: must be an integer"),
+        ({"tokens": [1, 2]}, "tokens = 1: must be at least 2 for softmax"),
+        ({"kappa": "x"}, "kappa = 'x': must be a number"),
+        ({"reuse": 1}, "reuse = 1: must be true or false"),
+        ({"given": (1.5, 1.5, 1.0)}, "kappa0: not with given"),
+        ({"alpha": None}, "alpha is missing"),
+        ({"design": "cube"}, "design = 'cube': must be one of grid, list"),
+        ({"design": "list", "lam": [0.1, 0.2], "lam_ft": [1.0]}, "of the same length"),
+        ({"chunk": 0}, "chunk = 0: must be an integer of at least 1"),
+        ({"theory": None}, "nothing to compute"),
+    ],
+)
+def test_bad_sweep_is_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        sweep(**(FIXED | {"lam": 0.1, "lam_ft": 0.5} | changes))
+
+
+@pytest.mark.slow
+def test_float32_is_asked_for():
+    parameters = FIXED | {"lam": [0.1, 0.2], "lam_ft": 1.0, "activation": "identity"}
+    single = sweep(theory=Theory(256, 2, options=Options.single()), **parameters)
+    double = sweep(theory=FEW, **parameters)
+    assert single.test_error_ft.dtype == np.float32
+    np.testing.assert_allclose(single.test_error_ft, double.test_error_ft, rtol=2e-3)
+
+
+def test_units_hold_every_point_once_and_share_a_shape():
+    parameters = FIXED | {
+        "lam": np.geomspace(0.01, 1, 7)[::-1],
+        "lam_ft": [0.1, 0.2, 0.3],
+        "delta": [0.5, 1.0],
+        "activation": ["identity", "softmax"],
+    }
+    design = make_design(parameters)
+    units = units_of(Plan(design, chunk=10))
+    held = np.concatenate([np.unique(unit.points) for unit in units])
+    np.testing.assert_array_equal(np.sort(held), np.arange(design.size))
+    assert len({unit.points.shape for unit in units}) == 1
+    assert max(unit.points.size for unit in units) <= 10
+    for unit in units:
+        lam = np.reshape(design.values("lam", unit.points.ravel()), unit.points.shape)
+        assert np.all(np.diff(lam, axis=-1) >= 0)
+        assert np.all(lam == lam[:, :1])
