@@ -31,6 +31,7 @@ from jaxlora import Options, pretraining
 from jaxlora.execution import draw_samples
 from jaxlora.noise import effective_noise
 from jaxlora.proximal import solve
+from jaxlora.start import from_order
 from jaxlora.symmetric import identity_like
 from measure import FIGURE_1, print_table, results_file, save, seconds
 
@@ -94,7 +95,7 @@ def run(what: str, iterations: int, repeats: int) -> dict[str, float]:
             lambda x: jnp.asarray(x[0]),
             draw_samples(task, UNROLLED_SAMPLES, 1, 0, Options()).pretraining,
         )
-        start = jnp.array([1.0, 0.5, 1.0])
+        start = from_order(jnp.array([1.0, 0.5, 1.0]))
         solved = eqx.filter_jit(pretraining.solve_state_evolution)(task, draws, start, Options())
         noise = partial(noise_unrolled, iterations=iterations) if iterations else noise_implicit
         compiled = jax.jit(jax.value_and_grad(lambda lam: noise(lam, draws, solved.solved)))

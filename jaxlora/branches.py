@@ -58,13 +58,14 @@ class BranchedMap(eqx.Module):
 class BranchedFixedPoint(eqx.Module):
     """A fixed point on followed branches, and what taking the global minima anew would change.
 
-    `switching_jump` is the undamped residual with all global minima
-    taken anew at `value`. `switched_share` is the share of samples whose minimum changed in that
+    `matrix` is I − F' there. `switching_jump` is the undamped residual with all global minima taken
+    anew at `value`. `switched_share` is the share of samples whose minimum changed in that
     search, or the plain start would have missed if that is more; `largest_gradient` is what that
     search left of the gradients.
     """
 
     value: jax.Array
+    matrix: jax.Array
     residual: jax.Array
     iterations: jax.Array
     switching_jump: jax.Array
@@ -117,6 +118,7 @@ def solve_on_branches(
     x: jax.Array,
     feasible: Callable[[jax.Array], jax.Array],
     *,
+    matrix: jax.Array | None = None,
     tol: float,
     jump_tol: float,
     floor: float,
@@ -146,6 +148,7 @@ def solve_on_branches(
             found,
             feasible,
             change=change,
+            matrix=held.matrix,
             tol=jnp.where(far & (held.switched_share > 0), jnp.maximum(ROUGH, tol), tol),
             floor=floor,
             max_iterations=jnp.minimum(longest, max_iterations - held.iterations),
@@ -163,6 +166,7 @@ def solve_on_branches(
         minimum_new = jax.tree.map(partial(jnp.where, followed), solved.aux, found_new)
         end = BranchedFixedPoint(
             solved.value,
+            solved.matrix,
             jnp.where(followed, solved.residual, jump),
             held.iterations + jnp.where(followed, solved.iterations, 1),
             jump,
@@ -191,11 +195,12 @@ def solve_on_branches(
         return ~done & (held.iterations < max_iterations) & (rounds < ROUNDS)
 
     zero, unknown = jnp.zeros((), x.dtype), jnp.full((), jnp.inf, x.dtype)
+    matrix = jnp.full((len(x), len(x)), jnp.nan, x.dtype) if matrix is None else matrix
     minima = jax.eval_shape(function.starts, x)
     # Near no x, so that the first search is from scratch.
     nothing = LocalMinima(jnp.zeros(minima.shape, minima.dtype), jnp.array(False))
     search = _Search(nothing, jnp.full_like(x, jnp.nan))
     nowhere = first_branches(nothing.x[0])
-    blank = BranchedFixedPoint(x, unknown, jnp.zeros((), int), unknown, zero, zero)
+    blank = BranchedFixedPoint(x, matrix, unknown, jnp.zeros((), int), unknown, zero, zero)
     start = (blank, nowhere, nowhere, jnp.zeros_like(x), search, 0, 0)
     return Solved(*jax.lax.while_loop(busy, body, start)[:2])

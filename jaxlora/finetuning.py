@@ -26,6 +26,7 @@ from .proximal import (
 )
 from .sampling import Draws
 from .stability import finetuning_replicon
+from .start import Start
 from .symmetric import identity_like
 from .tasks import Task
 
@@ -214,9 +215,9 @@ class Description(NamedTuple):
 
 
 def solve_state_evolution(
-    task: Task, fields: SideFields, draws: Draws, start: jax.Array, options: Options
+    task: Task, fields: SideFields, draws: Draws, start: Start, options: Options
 ) -> Solution:
-    """Solve the fine-tuning on one replicate's draws, from (q, m, v) = `start`."""
+    """Solve the fine-tuning on one replicate's draws, from (q, m, v) = `start.order`."""
     evolution = StateEvolution(task, fields, draws, options)
 
     def feasible(x):
@@ -226,8 +227,9 @@ def solve_state_evolution(
 
     solved = solve_on_branches(
         evolution,
-        to_noise(start),
+        to_noise(start.order),
         feasible,
+        matrix=start.matrix,
         floor=1e-3,
         jump_tol=options.jump_tol,
         **options.iteration,

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,16 +11,28 @@ import jax.numpy as jnp
 METHODS = ("newton", "damped")
 NEWTON_FROM = 0.1  # residual below which Newton steps are tried
 PATIENCE = 3  # Newton steps that may fail in a row before a damped one is taken
+RENEWED_FROM = 0.1  # decrease of the residual by a Newton step above which its matrix is renewed
 LONGEST_STEP = 32.0  # of damped steps near a solution, in units of the damping
 
 
 class FixedPoint(eqx.Module):
-    """Where an iteration ended: the undamped residual is max |F(x) − x|/(floor + |x|)."""
+    """Where an iteration ended: the undamped residual is max |F(x) − x|/(floor + |x|).
+
+    `matrix` is I − F' there, as it is known.
+    """
 
     value: jax.Array
     aux: Any
     residual: jax.Array
     iterations: jax.Array
+    matrix: jax.Array
+
+
+class _Matrix(NamedTuple):
+    """I − F', and whether to renew it before it is used."""
+
+    value: jax.Array
+    stale: jax.Array
 
 
 def relative_size(change: jax.Array, x: jax.Array, floor: float) -> jax.Array:
@@ -37,6 +49,7 @@ def solve_fixed_point(
     feasible: Callable[[jax.Array], jax.Array],
     *,
     change: jax.Array | None = None,
+    matrix: jax.Array | None = None,
     method: str = "newton",
     damping: float = 1.0,
     tol: float | jax.Array = 1e-10,
@@ -49,11 +62,13 @@ def solve_fixed_point(
     F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
     inner solves that F needs, which may start from it. `function` alone is differentiated; it
     carries the derivatives of what is prepared. `change` is F(x) − x at the start where that is
-    known, with what was prepared there in `aux`; it spares the first evaluation.
+    known, with what was prepared there in `aux`; it spares the first evaluation. `matrix` is I − F'
+    of a solution nearby, NaN for none.
 
     The paper's method is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from
     afar, and near a solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual.
-    Where `function` leaves out a part of F', Broyden's correction learns it from the steps taken.
+    I − F' costs several evaluations: it is kept as long as it serves, with Broyden's updates. These
+    learn what `function` leaves out of F' too, which is kept when I − F' is renewed.
     Like the damped iteration it leaves unstable solutions alone, where F' has an eigenvalue of real
     part above 1. Damped steps lengthen where they do no harm, which leads past unstable solutions;
     one that doubles the residual is taken back and shortened. Stops at the undamped residual `tol`,
@@ -78,14 +93,14 @@ def solve_fixed_point(
         return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
 
     def body(carry):
-        x, change, aux, correction, length, failures, residual, count, _ = carry
-        step, newton, matrix = length * change, jnp.array(False), correction
+        x, change, aux, known_matrix, correction, length, failures, residual, count, _ = carry
+        step, newton, matrix, renewed = length * change, jnp.array(False), correction, False
         if fast:
             near = (failures < PATIENCE) & (residual < NEWTON_FROM)
             correction = jnp.where(near, correction, 0.0)
-            matrix = correction + jax.lax.cond(
-                near, newton_matrix, lambda x, _: jnp.eye(x.shape[0], dtype=x.dtype), x, aux
-            )
+            renewed = near & known_matrix.stale
+            own = jax.lax.cond(renewed, newton_matrix, lambda *_: known_matrix.value, x, aux)
+            matrix = correction + own
             direction = jnp.linalg.solve(matrix, change)
             newton = near & jnp.all(jnp.isfinite(direction)) & _is_stable(matrix)
             step = jnp.where(newton, direction, step)
@@ -99,7 +114,11 @@ def solve_fixed_point(
         if fast:
             learnt = _broyden(matrix, taken, change - change_new, floor + jnp.abs(x))
             usable = newton & jnp.isfinite(residual_new)
-            correction = jnp.where(usable, correction + learnt, correction)
+            # What a matrix of this very point left out is kept; the rest is how F' has changed.
+            correction = jnp.where(usable & renewed, correction + learnt, correction)
+            own = jnp.where(usable & ~renewed, own + learnt, own)
+            slow = ~accept | (residual_new > RENEWED_FROM * residual)
+            known_matrix = _Matrix(own, ~newton | slow)
             fewer = jnp.where(newton, 0, jnp.minimum(failures, PATIENCE) - 1)
             failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + newton)
             shorter = jnp.where(newton, length, 0.5 * length)
@@ -116,7 +135,8 @@ def solve_fixed_point(
         if verbose:
             jax.debug.callback(_log, count + 1, residual, x, newton, accept)
         busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
-        return x, change, aux, correction, length, failures, residual, count + 1, busy
+        iterate = (x, change, aux, known_matrix, correction)
+        return *iterate, length, failures, residual, count + 1, busy
 
     # Where F is not known at the start, the first pass takes no step and evaluates it there.
     change = jnp.full_like(x, jnp.nan) if change is None else change
@@ -125,9 +145,13 @@ def solve_fixed_point(
     length = jnp.asarray(damping, x.dtype)
     blank = jnp.zeros((x.shape[0], x.shape[0]), x.dtype)
     busy = (residual > tol) & (max_iterations > 0)
-    start = (x, jnp.where(known, change, 0.0), aux, blank, length, 0, residual, 0, busy)
+    matrix = jnp.full_like(blank, jnp.nan) if matrix is None else matrix
+    known_matrix = _Matrix(matrix, ~jnp.all(jnp.isfinite(matrix)))
+    iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix, blank)
+    start = (*iterate, length, 0, residual, 0, busy)
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
-    return FixedPoint(end[0], end[2], end[6], end[7])
+    x, _, aux, known_matrix, correction = end[:5]
+    return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value + correction)
 
 
 def as_root(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

@@ -29,6 +29,7 @@ from .results import Result
 from .sampling import FieldDraws
 from .spectrum import right_edge, truncated_moments
 from .stability import pretraining_replicon
+from .start import Start
 from .tasks import Task
 
 
@@ -201,9 +202,9 @@ class Description(NamedTuple):
 
 
 def solve_state_evolution(
-    task: Task, draws: FieldDraws, start: jax.Array, options: Options
+    task: Task, draws: FieldDraws, start: Start, options: Options
 ) -> Solution:
-    """Solve the pre-training on one replicate's draws, from (Q, M, V) = `start`."""
+    """Solve the pre-training on one replicate's draws, from (Q, M, V) = `start.order`."""
     evolution = StateEvolution(task, draws, options)
     critical_lam = collapse_threshold(task, evolution.at_collapse())
     collapsed = task.lam >= critical_lam
@@ -216,8 +217,9 @@ def solve_state_evolution(
 
     solved = solve_on_branches(
         evolution,
-        start,
+        start.order,
         feasible,
+        matrix=start.matrix,
         floor=1e-12,  # 0 is repelling, so all sizes are meant
         jump_tol=options.jump_tol,
         **options.iteration,

@@ -16,6 +16,7 @@ from .options import Options
 from .programs import Program
 from .results import Result
 from .sampling import Draws, FieldDraws
+from .start import Start, choose
 from .starts import LEAST_GUESS
 from .tasks import Task
 
@@ -39,26 +40,26 @@ class LabelledSolutions(NamedTuple):
 
 @Program
 def pretrain_replicates(
-    draws: FieldDraws, task: Task, start: jax.Array, options: Options
+    draws: FieldDraws, task: Task, start: Start, options: Options
 ) -> pretraining.Solution:
-    """Solve the pre-training on every replicate, on the first from (Q, M, V) = `start`."""
+    """Solve the pre-training on every replicate, on the first from `start`."""
 
     def solve(start, draws):
         solution = pretraining.solve_state_evolution(task, draws, start, options)
-        usable = solution.result == Result.CONVERGED
-        return jnp.where(usable, solution.solved.fixed_point.value, start), solution
+        usable, found = solution.result == Result.CONVERGED, solution.solved.fixed_point
+        return choose(usable, Start(found.value, found.matrix), start), solution
 
     return jax.lax.scan(solve, start, draws)[1]
 
 
 @Program
 def finetune_replicates(
-    sets: TrainingSet, task: Task, starts: jax.Array, options: Options
+    sets: TrainingSet, task: Task, starts: Start, options: Options
 ) -> LabelledSolutions:
     """The solutions from every start on every replicate, of leading axes (replicates, starts).
 
-    `starts` (2, 3) are (q, m, v) for the first replicate. Where two solutions of the replicate
-    before met, they would meet again, and one is solved.
+    `starts`, of a leading axis, are those of the first replicate. Where two solutions of the
+    replicate before met, they would meet again, and one is solved.
     """
 
     def solve_replicate(guesses, training: TrainingSet):
@@ -78,16 +79,18 @@ def finetune_replicates(
         def solve_branch(last, inputs):
             start, guess = inputs
             last_guess, last_solution = last
-            met = jnp.all(jnp.abs(guess - last_guess) <= MET * jnp.abs(guess))
+            met = jnp.all(jnp.abs(guess.order - last_guess.order) <= MET * jnp.abs(guess.order))
             solution = jax.lax.cond(met, lambda: last_solution, lambda: solve(guess))
-            order = finetuning.from_noise(solution.solved.fixed_point.value)
+            found = solution.solved.fixed_point
+            order = finetuning.from_noise(found.value)
             # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
             usable = (solution.result == Result.CONVERGED) & (order[0] > LEAST_GUESS)
-            return (guess, solution), (jnp.where(usable, order, start), solution)
+            return (guess, solution), (choose(usable, Start(order, found.matrix), start), solution)
 
-        shapes = jax.eval_shape(solve, starts[0])
+        first = jax.tree.map(lambda x: x[0], starts)
+        shapes = jax.eval_shape(solve, first)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        blank = (jnp.zeros_like(starts[0]), nothing)
+        blank = (jax.tree.map(jnp.zeros_like, first), nothing)
         _, (guesses, solutions) = jax.lax.scan(solve_branch, blank, (starts, guesses))
         return guesses, LabelledSolutions(labelled, solutions)
 

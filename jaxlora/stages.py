@@ -10,6 +10,7 @@ from .outputs import Prediction
 from .programs import Compiling, Program, frozen, split
 from .replicates import TrainingSet, finetune_replicates, pretrain_replicates
 from .sampling import Samples
+from .start import Start
 from .starts import finetuning_starts, pretraining_start
 from .summary import (
     Finetuned,
@@ -54,7 +55,7 @@ def finetune(
     return summarise_finetuning(observed, fixed_point, result, lowest, task)
 
 
-def _solve(program: Program, replicated, task: Task, starts: jax.Array, options: Options):
+def _solve(program: Program, replicated, task: Task, starts: Start, options: Options):
     """Solutions on all replicates, which carry no derivatives."""
     replicated, task = frozen((replicated, task))
     # Logs of two solves at a time could not be told apart.

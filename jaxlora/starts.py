@@ -7,44 +7,48 @@ from .finetuning import APART, STARTS
 from .laws import conditional_variance
 from .outputs import Prediction
 from .programs import frozen
+from .start import Start, choose, from_order
 from .tasks import Task
 
 PRETRAINING_START = (1.0, 0.5, 1.0)  # (Q, M, V)
 LEAST_GUESS = 1e-4  # of q, for a solution to start another one
 
 
-def pretraining_start(task: Task, known: Prediction | None) -> jax.Array:
+def pretraining_start(task: Task, known: Prediction | None) -> Start:
     """(Q, M, V) to start from: those of `known`, where there are any that `task` can have."""
     if known is None:
-        return jnp.asarray(PRETRAINING_START, task.delta.dtype)
+        return from_order(jnp.asarray(PRETRAINING_START, task.delta.dtype))
     values = known.pretraining
-    return pretraining_start_from(task, frozen(jnp.stack([values.Q, values.M, values.V])))
+    order = frozen(jnp.stack([values.Q, values.M, values.V]))
+    return pretraining_start_from(task, from_order(order.astype(task.delta.dtype)))
 
 
-def pretraining_start_from(task: Task, order: jax.Array) -> jax.Array:
-    """(Q, M, V) = `order` of another task, where `task` can have them."""
-    fresh = jnp.asarray(PRETRAINING_START, task.delta.dtype)
-    Q, M, V = order
+def pretraining_start_from(task: Task, found: Start) -> Start:
+    """What was `found` for another task, where `task` can have it."""
+    Q, M, V = found.order
     rest = conditional_variance(frozen(task.teacher_variance()), M, Q)
     usable = (Q > 0) & (M > 0) & (V > 0) & (rest > 0)
-    return jnp.where(usable, order.astype(fresh.dtype), fresh)
+    return choose(usable, found, pretraining_start(task, None))
 
 
-def finetuning_starts(task: Task, known: Prediction | None) -> jax.Array:
+def finetuning_starts(task: Task, known: Prediction | None) -> Start:
     """(q, m, v) of every branch (2, 3) to start from: those of `known` but for ŵ = 0."""
     if known is None:
-        return jnp.asarray(list(STARTS.values()), task.delta.dtype)
+        return from_order(jnp.asarray(list(STARTS.values()), task.delta.dtype))
     branches = known.finetuning.branches
     orders = frozen(jnp.stack([jnp.stack([b.q, b.m, b.v]) for b in branches]))
-    return finetuning_starts_from(task, orders)
+    return finetuning_starts_from(task, from_order(orders.astype(task.delta.dtype)))
 
 
-def finetuning_starts_from(task: Task, orders: jax.Array) -> jax.Array:
-    """The branches (q, m, v) = `orders` (2, 3) of another task, but for ŵ = 0.
+def finetuning_starts_from(task: Task, found: Start, seek: bool | jax.Array = True) -> Start:
+    """The branches `found` for another task, but for ŵ = 0.
 
-    Where they have met, the second is sought afresh: it may be another one again.
+    Where they have met, the second is sought afresh, as it may be another one again, or unless
+    `seek` taken to be the first.
     """
-    fresh = jnp.asarray(list(STARTS.values()), task.delta.dtype)
-    met = jnp.sum(jnp.abs(orders[0] - orders[1])[:2]) <= APART
-    usable = (orders[:, :1] > LEAST_GUESS) & ~(met & jnp.array([[False], [True]]))
-    return jnp.where(usable, orders.astype(fresh.dtype), fresh)
+    fresh = finetuning_starts(task, None)
+    met = jnp.sum(jnp.abs(found.order[0] - found.order[1])[:2]) <= APART
+    second = jnp.array([False, True])
+    starts = choose((found.order[:, 0] > LEAST_GUESS) & ~(met & second), found, fresh)
+    first = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), starts)
+    return choose(met & jnp.logical_not(seek) & second, first, starts)

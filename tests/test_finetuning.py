@@ -10,6 +10,7 @@ from jaxlora import predict, solve_finetuning
 from jaxlora.finetuning import SideFields, describe, solve_state_evolution
 from jaxlora.laws import correlated
 from jaxlora.sampling import draw
+from jaxlora.start import from_order
 from jaxlora.symmetric import root_weights, unpack
 
 GIVEN = {"tokens": 3, "delta": 0.5, "given": (1.5, 1.5, 1.0), "alpha_ft": 3.0}
@@ -117,7 +118,7 @@ def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
 
     @eqx.filter_jit
     def solve(draws, m):
-        options, start = jaxlora.Options(), jnp.array([1.0, m, 0.2])
+        options, start = jaxlora.Options(), from_order(jnp.array([1.0, m, 0.2]))
         solution = solve_state_evolution(task, fields, draws, start, options)
         return describe(task, fields, draws, solution.solved, options)
 

@@ -257,3 +257,31 @@ def test_every_evaluation_is_logged(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == solved.iterations
     assert f"{float(solved.residual):.2e}" in lines[-1]
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0, 0.0, 100.0, np.nan])
+def test_matrix_that_is_given_spares_its_evaluation_or_is_renewed(factor):
+    """I − F' of a point nearby is used; one that does not serve costs evaluations, not the root."""
+    evaluated = []
+
+    def function(x, aux):
+        jax.debug.callback(lambda: evaluated.append(1))
+        return oscillating(x)
+
+    def solve_from(matrix):
+        evaluated.clear()
+        start = jnp.array([2.02, 0.99])
+        solved = solve_fixed_point(
+            function, lambda x, aux: x, start, start, anywhere, matrix=matrix
+        )
+        jax.effects_barrier()
+        return solved, len(evaluated)
+
+    exact = np.eye(2) - jax.jacfwd(oscillating)(jnp.array([2.0, 1.0]))
+    plain, count = solve_from(None)
+    given, count_given = solve_from(jnp.asarray(factor * exact))
+    np.testing.assert_allclose(plain.value, [2.0, 1.0], rtol=1e-9)
+    np.testing.assert_allclose(given.value, [2.0, 1.0], rtol=1e-9)
+    np.testing.assert_allclose(plain.matrix, exact, atol=0.05)
+    if factor == 1.0:
+        assert count_given < count

@@ -190,7 +190,7 @@ def test_killed_dask_worker_costs_its_chunk_only(tmp_path, environment, expected
 
 
 def test_unknown_engine_is_named():
-    with pytest.raises(ValueError, match="engine = 'slurm': must be one of serial, dask"):
+    with pytest.raises(ValueError, match="kind = 'slurm': must be one of serial, dask"):
         Engine("slurm")
     with pytest.raises(ValueError, match="workers = 0: must be an integer of at least 1"):
         Engine("dask", workers=0)

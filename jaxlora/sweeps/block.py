@@ -82,10 +82,11 @@ def _finetune(order, tasks: Task, samples: Samples, options: Options, layout: La
         return finetune_rows.in_groups(along, tasks, starts, options, layout, in_turn=turn)
 
     fresh = finetuning_starts(tasks, None)
-    solved = solve(training.order, tasks, jnp.broadcast_to(fresh, (lanes, 2, 3)))
+    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh)
+    solved = solve(training.order, tasks, fresh)
     branches = first_branches(solved)
-    if rows > 1 and np.any(_apart(branches)):
-        starts = branches[:, -1]
+    if rows > 1 and np.any(_apart(branches.order)):
+        starts = jax.tree.map(lambda x: x[:, -1], branches)
         reverse = jax.tree.map(lambda x: x[:, ::-1], tasks)
         back = solve(training.order[:, :, ::-1], reverse, starts)
         back = jax.tree.map(lambda x: x[:, :, ::-1], back)

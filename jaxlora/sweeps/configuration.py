@@ -202,11 +202,11 @@ def _theory(table: _Table) -> Theory:
 
 def _experiment(table: _Table) -> Experiment:
     dims = table.take("dim", None, None)
+    if dims is None:
+        raise ConfigurationError(f"{table.source}{table.path}dim is missing: the dimension D")
     dims = dims if isinstance(dims, list) else [dims]
     if not dims or not all(isinstance(x, int) and not isinstance(x, bool) for x in dims):
-        raise ConfigurationError(
-            f"{table.source}{table.path}dim = {dims!r}: must be an integer, or a list of them"
-        )
+        table.refuse("dim", "an integer, or a list of them")
     precision = table.take("precision", str, "float64")
     training: dict[str, Any] = {
         "tol": table.take("tol", float, None),

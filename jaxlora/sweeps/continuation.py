@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .. import finetuning, pretraining
 from ..observation import (
@@ -28,9 +29,12 @@ from ..replicates import (
 )
 from ..results import Result
 from ..sampling import Draws, FieldDraws
+from ..start import Start, choose
 from ..starts import finetuning_starts_from, pretraining_start_from
 from ..tasks import Task
 from .layout import Layout
+
+SOUGHT_EVERY = 8  # rows, where branches have met
 
 
 class PretrainedRows(NamedTuple):
@@ -51,17 +55,21 @@ class FinetunedRows(NamedTuple):
 
 @Program
 def pretrain_rows(
-    draws: FieldDraws, tasks: Task, start: jax.Array, options: Options, layout: Layout
+    draws: FieldDraws, tasks: Task, start: Start, options: Options, layout: Layout
 ) -> pretraining.Solution:
-    """Solve `tasks` (lines, rows); the first of a line from (Q, M, V) = `start`."""
+    """Solve `tasks` (lines, rows); the first of a line from `start`."""
 
     def solve_line(tasks, draws):
-        def solve(order, task):
-            begin = pretraining_start_from(task, order)
+        def solve(found, task):
+            begin = pretraining_start_from(task, found)
             solution = pretrain_replicates.function(draws, task, begin, options)
-            usable = solution.result[0] == Result.CONVERGED
-            found = solution.solved.fixed_point.value[0]
-            return jnp.where(usable, found, start), solution
+            usable, fixed_point = (
+                solution.result[0] == Result.CONVERGED,
+                solution.solved.fixed_point,
+            )
+            return choose(
+                usable, Start(fixed_point.value[0], fixed_point.matrix[0]), start
+            ), solution
 
         return jax.lax.scan(solve, start, tasks)[1]
 
@@ -70,38 +78,43 @@ def pretrain_rows(
 
 @Program
 def finetune_rows(
-    sets: TrainingSet, tasks: Task, starts: jax.Array, options: Options, layout: Layout
+    sets: TrainingSet, tasks: Task, starts: Start, options: Options, layout: Layout
 ) -> LabelledSolutions:
-    """Solve `tasks` (lanes, rows) from both branches, the first of a lane from `starts`.
+    """Solve `tasks` (lanes, rows) from both branches, the first of a lane from `starts` (lanes, 2).
 
-    These are (lanes, 2, 3); the sets' (Q, M, V) are (replicates, lanes, rows, 3).
+    The sets' (Q, M, V) are (replicates, lanes, rows, 3). A second branch that has met the first is
+    sought afresh on some rows only; it is followed from there on.
     """
 
     def solve_lane(lane, draws, pool):
         orders, tasks, start = lane
+        seek = sought_rows(orders.shape[0])
 
         def solve(branches, row):
-            order, task = row
-            begin = finetuning_starts_from(task, branches)
+            order, task, seek = row
+            begin = finetuning_starts_from(task, branches, seek)
             training = TrainingSet(order, draws, pool)
             solved = finetune_replicates.function(training, task, begin, options)
             return first_branches(solved), solved
 
-        return jax.lax.scan(solve, start, (orders, tasks))[1]
+        return jax.lax.scan(solve, start, (orders, tasks, seek))[1]
 
     order, draws, pool = sets
     lanes = (jnp.moveaxis(order, 0, 2), tasks, starts)
     return _replicates_first(layout.map(solve_lane, lanes, draws, pool), 2)
 
 
-def first_branches(solved: LabelledSolutions) -> jax.Array:
-    """(q, m, v) of the first replicate's branches (..., 2, 3), of solutions (replicates, ..., 2).
+def sought_rows(rows: int) -> np.ndarray:
+    """On which rows a second branch is sought afresh: at the ends, and evenly between them."""
+    among = np.linspace(0, rows - 1, 2 + (rows - 1) // SOUGHT_EVERY).round().astype(int)
+    return np.isin(np.arange(rows), among)
 
-    Zero where there is none.
-    """
-    found, result = solved.solutions.solved.fixed_point.value[0], solved.solutions.result[0]
-    order = jnp.moveaxis(finetuning.from_noise(jnp.moveaxis(found, -1, 0)), 0, -1)
-    return jnp.where((result == Result.CONVERGED)[..., None], order, 0.0)
+
+def first_branches(solved: LabelledSolutions) -> Start:
+    """The first replicate's branches (..., 2), of solutions (replicates, ..., 2); zero for none."""
+    found, result = solved.solutions.solved.fixed_point, solved.solutions.result[0]
+    order = jnp.moveaxis(finetuning.from_noise(jnp.moveaxis(found.value[0], -1, 0)), 0, -1)
+    return Start(jnp.where((result == Result.CONVERGED)[..., None], order, 0.0), found.matrix[0])
 
 
 @Program

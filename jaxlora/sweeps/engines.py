@@ -43,13 +43,13 @@ class Engine:
 
     def __post_init__(self):
         if self.kind not in KINDS:
-            raise ValueError(f"engine = {self.kind!r}: must be one of {', '.join(KINDS)}")
+            raise ValueError(f"kind = {self.kind!r}: must be one of {', '.join(KINDS)}")
         if self.workers is not None and (
             isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1
         ):
             raise ValueError(f"workers = {self.workers!r}: must be an integer of at least 1")
         if self.kind == "dask" and importlib.util.find_spec("distributed") is None:
-            raise ValueError("engine = 'dask': Dask is not installed; pip install 'jaxlora[dask]'")
+            raise ValueError("kind = 'dask': Dask is not installed; pip install 'jaxlora[dask]'")
 
     def run(self, plan: Plan, units: Iterable[Unit], layout: Layout) -> Done:
         """Every unit with its arrays, as they get done; a serial engine takes them one by one.

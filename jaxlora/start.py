@@ -1,0 +1,29 @@
+"""Where an iteration is started from."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Start(NamedTuple):
+    """Order parameters (..., 3), and I − F' of the map they solve (..., 3, 3), NaN where unknown.
+
+    The matrix is in the coordinates of the map.
+    """
+
+    order: jax.Array
+    matrix: jax.Array
+
+
+def from_order(order: jax.Array) -> Start:
+    """A start of which nothing else is known."""
+    return Start(order, jnp.full((*order.shape, order.shape[-1]), jnp.nan, order.dtype))
+
+
+def choose(usable: jax.Array, one: Start, other: Start) -> Start:
+    """`one` where it is `usable` (...), else the other."""
+    return Start(
+        jnp.where(usable[..., None], one.order, other.order),
+        jnp.where(usable[..., None, None], one.matrix, other.matrix),
+    )
