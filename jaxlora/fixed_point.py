@@ -117,8 +117,8 @@ def solve_fixed_point(
             # What a matrix of this very point left out is kept; the rest is how F' has changed.
             correction = jnp.where(usable & renewed, correction + learnt, correction)
             own = jnp.where(usable & ~renewed, own + learnt, own)
-            slow = ~accept | (residual_new > RENEWED_FROM * residual)
-            known_matrix = _Matrix(own, ~newton | slow)
+            failed = ~newton | ~accept | (residual_new > RENEWED_FROM * residual)
+            known_matrix = _Matrix(own, jnp.where(near, failed, known_matrix.stale))
             fewer = jnp.where(newton, 0, jnp.minimum(failures, PATIENCE) - 1)
             failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + newton)
             shorter = jnp.where(newton, length, 0.5 * length)
