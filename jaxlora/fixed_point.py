@@ -120,7 +120,7 @@ def solve_fixed_point(
             failed = ~newton | ~accept | (residual_new > RENEWED_FROM * residual)
             known_matrix = _Matrix(own, jnp.where(near, failed, known_matrix.stale))
             fewer = jnp.where(newton, 0, jnp.minimum(failures, PATIENCE) - 1)
-            failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + newton)
+            failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + (newton & renewed))
             shorter = jnp.where(newton, length, 0.5 * length)
             longest = jnp.where(residual_new < NEWTON_FROM, LONGEST_STEP * damping, damping)
             # A step to the other side that is hardly nearer is one of a cycle.

@@ -262,20 +262,23 @@ def test_every_evaluation_is_logged(capsys):
 @pytest.mark.parametrize("factor", [1.0, -1.0, 0.0, 100.0, np.nan])
 def test_matrix_that_is_given_spares_its_evaluation_or_is_renewed(factor):
     """I − F' of a point nearby is used; one that does not serve costs evaluations, not the root."""
-    evaluated = []
+    tangents = []
+    function = jax.custom_jvp(oscillating)
 
-    def function(x, aux):
-        jax.debug.callback(lambda: evaluated.append(1))
-        return oscillating(x)
+    @function.defjvp
+    def _(primals, directions):
+        jax.debug.callback(lambda direction: tangents.append(direction), directions[0])
+        return jax.jvp(oscillating, primals, directions)
 
     def solve_from(matrix):
-        evaluated.clear()
+        tangents.clear()
         start = jnp.array([2.02, 0.99])
         solved = solve_fixed_point(
-            function, lambda x, aux: x, start, start, anywhere, matrix=matrix
+            lambda x, aux: function(x), lambda x, aux: x, start, start, anywhere, matrix=matrix
         )
+        jax.block_until_ready(solved)
         jax.effects_barrier()
-        return solved, len(evaluated)
+        return solved, len(tangents)
 
     exact = np.eye(2) - jax.jacfwd(oscillating)(jnp.array([2.0, 1.0]))
     plain, count = solve_from(None)
