@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.stamp-installed
 INSTALLED_TEST := $(VENV)/.stamp-installed-test
 INSTALLED_DEV := $(VENV)/.stamp-installed-dev
 INSTALLED_BENCH := $(VENV)/.stamp-installed-bench
-BENCHMARKS := predict gradient proximal variance scaling simulation error_bars robustness
+BENCHMARKS := predict gradient sweep proximal variance scaling simulation error_bars robustness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
