@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+LONGEST_WORDS = 80  # of a value, in an error
 SAVE_SECONDS = 10.0  # between two states of one training: later ones replace earlier ones
 
 
@@ -36,16 +37,17 @@ class Checkpoint:
     def claim(self, identity: dict[str, Any]) -> None:
         """Say what the folder is for; raises ValueError where it is for something else."""
         path = self.folder / "experiment.json"
-        if path.exists():
-            there = json.loads(path.read_text())
-            keys = [k for k in there.keys() | identity.keys() if there.get(k) != identity.get(k)]
-            if keys:
-                differences = ", ".join(
-                    f"{k} = {there.get(k)!r} there, {identity.get(k)!r} here" for k in sorted(keys)
-                )
-                raise ValueError(f"checkpoint {self.folder}: is of another run: {differences}")
-        else:
-            write_whole(path, json.dumps(identity, indent=1).encode())
+        # Of two processes that claim the folder at a time, one finds what the other wrote.
+        if write_whole(path, json.dumps(identity, indent=1).encode(), replace=False):
+            return
+        try:
+            there = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{path}: cannot be read; remove {self.folder} to begin anew"
+            ) from error
+        if differences := differences_of(there, identity):
+            raise ValueError(f"checkpoint {self.folder}: is of another run: {differences}")
 
     def save(self, name: str, arrays: dict[str, np.ndarray], at_most_every: float = 0.0) -> None:
         """Write arrays, unless less than `at_most_every` seconds went by since the last ones.
@@ -66,13 +68,46 @@ class Checkpoint:
             with open(path, "rb") as raw, np.load(raw) as file:
                 # The archive's checksums are verified as its members are read.
                 return {key: file[key] for key in file.files}
-        except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError, OSError):
+        except (zipfile.BadZipFile, ValueError, EOFError, OSError):
+            return None
+        except (NotImplementedError, RuntimeError):  # of zipfile, for a header that has changed
             return None
 
 
-def write_whole(path: pathlib.Path, content: bytes) -> None:
+def differences_of(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """What differs between two descriptions of a run, in words; empty where nothing does."""
+    keys = [k for k in there.keys() | here.keys() if there.get(k) != here.get(k)]
+    return ", ".join(
+        f"{k} = {_short(there.get(k))} there, {_short(here.get(k))} here" for k in sorted(keys)
+    )
+
+
+def _short(value: Any) -> str:
+    words = repr(value)
+    return words if len(words) <= LONGEST_WORDS else f"{words[:LONGEST_WORDS]}…"
+
+
+def _put(aside: pathlib.Path, path: pathlib.Path) -> bool:
+    """Rename a file to a name that is free; returns whether it was."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        aside.unlink()
+        return False
+    except OSError:  # a file system without links
+        if path.exists():
+            aside.unlink()
+            return False
+        os.replace(aside, path)
+        return True
+    aside.unlink()
+    return True
+
+
+def write_whole(path: pathlib.Path, content: bytes, *, replace: bool = True) -> bool:
     """Write a file that is complete or absent, whatever happens meanwhile.
 
+    Returns whether it was written: unless it is to `replace` one that is there, that one stays.
     Raises CheckpointError where the disk does not take it.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -82,7 +117,10 @@ def write_whole(path: pathlib.Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        if replace:
+            os.replace(aside, path)
+            return True
+        return _put(aside, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)

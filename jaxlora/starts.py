@@ -48,6 +48,7 @@ def finetuning_starts_from(task: Task, found: Start, seek: bool | jax.Array = Tr
     """
     fresh = finetuning_starts(task, None)
     met = jnp.sum(jnp.abs(found.order[0] - found.order[1])[:2]) <= APART
+    met &= found.order[0, 0] > LEAST_GUESS
     second = jnp.array([False, True])
     starts = choose((found.order[:, 0] > LEAST_GUESS) & ~(met & second), found, fresh)
     first = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), starts)

@@ -51,6 +51,13 @@ def test_checkpoint_of_another_experiment_is_refused(tmp_path):
         checkpoint.claim({"dim": 20, "delta": 0.5})
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "{"])
+def test_folder_whose_description_is_broken_is_refused(content, tmp_path):
+    (tmp_path / "experiment.json").write_text(content)
+    with pytest.raises(ValueError, match=r"experiment.json: cannot be read"):
+        Checkpoint(tmp_path).claim({"dim": 10})
+
+
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
 def test_truncated_checkpoint_counts_as_none(tmp_path, keep):
     checkpoint = Checkpoint(tmp_path)

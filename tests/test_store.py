@@ -189,11 +189,24 @@ def test_killed_dask_worker_costs_its_chunk_only(tmp_path, environment, expected
         np.testing.assert_array_equal(dataset[name], serial[name], err_msg=name)
 
 
+def test_file_of_something_else_is_not_replaced(tmp_path):
+    out = tmp_path / "sweep.nc"
+    out.write_text("mine")
+    with pytest.raises(ValueError, match="is there, and is not the file of a sweep"):
+        sweep(theory=FEW, chunk=4, out=out, **POINTS)
+    assert out.read_text() == "mine"
+    with pytest.raises(ValueError, match="is not the file of a sweep"):
+        sweep(theory=FEW, chunk=4, out=tmp_path, **POINTS)
+
+
 def test_unknown_engine_is_named():
     with pytest.raises(ValueError, match="kind = 'slurm': must be one of serial, dask"):
         Engine("slurm")
     with pytest.raises(ValueError, match="workers = 0: must be an integer of at least 1"):
         Engine("dask", workers=0)
+    assert Engine(workers=2).kind == "dask"
+    with pytest.raises(ValueError, match="takes no workers"):
+        Engine("serial", workers=2)
 
 
 def test_store_says_what_it_is_for(tmp_path):

@@ -48,6 +48,34 @@ def test_grid_is_predict_at_every_point():
     assert np.all(dataset.residual_ft < 1e-9)
 
 
+def test_one_point_is_a_sweep_without_axes():
+    (unit,) = units_of(Plan(make_design(FIXED | {"lam": 0.1, "lam_ft": 1.0})))
+    assert unit.points.shape == (1, 1, 1)
+
+
+def test_units_have_rows_to_start_one_another_and_fit_into_memory():
+    wide = FIXED | {"lam": np.geomspace(0.01, 1, 20), "lam_ft": np.geomspace(0.01, 1, 200)}
+    shapes = {unit.points.shape for unit in units_of(Plan(make_design(wide)))}
+    assert all(rows >= 5 and columns * rows <= 128 for _, columns, rows in shapes)
+    large = Theory(samples=2**18)
+    (shape,) = {unit.points.shape for unit in units_of(Plan(make_design(wide), large))}
+    assert np.prod(shape) * 2**18 * 2 * 8 * 7 <= 2**29
+
+
+def test_identity_tells_what_numbers_depend_on():
+    def identity(**changes):
+        return Plan(make_design(FIXED | {"lam": 0.1, "lam_ft": 1.0} | changes)).identity()
+
+    axes = {"delta": [0.5, 1.0], "beta": [1.0, 2.0]}
+    assert identity(**axes) == identity(**axes)
+    assert identity(**axes) != identity(**dict(reversed(axes.items())))
+    powers = [lambda a, p=p: a**p for p in (2, 3)]
+    one, other = (identity(activation=power) for power in powers)
+    assert one != other
+    assert "<lambda> " in one["parameters.activation"]
+    assert identity(activation=lambda a: a + 1) != identity(activation=lambda a: a + 2)
+
+
 @pytest.mark.slow
 def test_softmax_along_lam_is_predict():
     parameters = FIXED | {"lam": np.geomspace(0.05, 0.2, 3), "lam_ft": 1.0}
@@ -192,6 +220,8 @@ def test_dataset_says_what_it_holds():
         ({"design": "list", "lam": [0.1, 0.2], "lam_ft": [1.0]}, "of the same length"),
         ({"chunk": 0}, "chunk = 0: must be an integer of at least 1"),
         ({"theory": None}, "nothing to compute"),
+        ({"activation": 3}, "activation = 3: must be a name or a function"),
+        ({"bayes": True, "activation": jax.numpy.tanh}, "bayes: for the activations identity"),
     ],
 )
 def test_bad_sweep_is_named(changes, words):

@@ -69,10 +69,9 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         configure(parsed)
         chosen = _configuration(parsed)
-        plan = chosen.plan
-        samples = plan.theory.samples if plan.theory is not None else 1
-        tokens = max(plan.design.values("tokens", range(plan.design.size)))
-        layout = default_layout(samples, tokens, chosen.devices)
+        plan, layout = chosen.plan, None
+        if chosen.devices > 1:
+            layout = default_layout(*plan.largest, chosen.devices)
         with _bar(parsed) as bar:
             dataset = run_sweep(
                 plan, out=parsed.out, engine=chosen.engine, layout=layout, watch=_watch(bar)
@@ -100,8 +99,8 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
     tables = {} if parsed.file is None else read_tables(parsed.file)
 
     def put(table: str, key: str, value: Any) -> None:
-        if value is not None:
-            there = tables.get(table)
+        there = tables.get(table)
+        if value is not None and not (table == "theory" and there is False):
             tables[table] = (there if isinstance(there, dict) else {}) | {key: value}
 
     for name in PARAMETERS:

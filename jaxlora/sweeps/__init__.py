@@ -1,6 +1,6 @@
 """Predictions and experiments at many points, on any hardware, with results that are kept."""
 
-from .design import Design, make_design
+from .design import Design, draw_random, make_design
 from .engines import Engine, LostWorkersError
 from .layout import Layout, default_layout
 from .plan import Experiment, Plan, Theory
@@ -16,6 +16,7 @@ __all__ = [
     "Progress",
     "Theory",
     "default_layout",
+    "draw_random",
     "make_design",
     "run",
     "sweep",

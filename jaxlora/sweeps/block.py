@@ -114,8 +114,8 @@ def _of_less_energy(one: LabelledSolutions, other: LabelledSolutions) -> Labelle
         energy = np.where(usable, solved.solutions.energy, np.inf)
         return np.mean(np.min(energy, axis=-1), axis=0)
 
-    margin = 1e-7 * (1 + np.abs(lowest(one)))
-    better = lowest(other) < lowest(one) - margin
+    known, found = lowest(one), lowest(other)
+    better = found + 1e-7 * (1 + np.abs(found)) < known
 
     def choose(x, y):
         return np.where(better.reshape(1, *better.shape, *[1] * (x.ndim - 3)), y, x)

@@ -7,13 +7,14 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+import jax
 import numpy as np
 
 from ..options import PRECISIONS, Options
 from ..simulation import Setting, Training
-from .design import PARAMETERS, STATIC, make_design
+from .design import PARAMETERS, STATIC, draw_random, make_design
 from .engines import Engine
-from .plan import CHUNK, Experiment, Plan, Theory
+from .plan import Experiment, Plan, Theory
 
 SCALES: dict[str, Callable] = {"lin": np.linspace, "log": np.geomspace}
 AXIS_WORDS = (
@@ -58,11 +59,13 @@ def configuration_of(tables: Mapping[str, Any], source: str = "") -> Configurati
     theory = _theory(top.table("theory")) if top.switch("theory", True) else None
     experiment = _experiment(top.table("simulation")) if top.switch("simulation", False) else None
     engine = _engine(top.table("engine"))
-    bayes, chunk = top.take("bayes", bool, False), top.take("chunk", int, CHUNK)
+    bayes, chunk = top.take("bayes", bool, False), top.take("chunk", int, None)
     devices = top.take("devices", int, 1)
     top.close()
     design = _told(f"{source}task.", make_design, parameters, kind)
     plan = _told(source, Plan, design, theory, experiment, bayes, chunk)
+    if not 1 <= devices <= jax.device_count():
+        top.refuse("devices", f"from 1 to {jax.device_count()}")
     return Configuration(plan, engine, devices)
 
 
@@ -127,7 +130,7 @@ def _design(design: _Table, task: _Table) -> tuple[str, dict[str, Any]]:
     kind = design.take("kind", str, "grid")
     if kind not in DESIGNS:
         design.refuse("kind", f"one of {', '.join(DESIGNS)}")
-    count = seed = None
+    count, seed = None, 0
     if kind == "random":
         count, seed = design.take("points", int, 100), design.take("seed", int, 0)
         if count < 1:
@@ -135,19 +138,24 @@ def _design(design: _Table, task: _Table) -> tuple[str, dict[str, Any]]:
         if seed < 0:
             design.refuse("seed", "non-negative")
     design.close()
-    found = {}
-    rng = None if count is None else np.random.default_rng(seed)
+    found, ranges = {}, {}
     for name in PARAMETERS:
         value = task.take(name, None, None)
+        if name == "given" and isinstance(value, Mapping):
+            task.refuse(name, "the three numbers Q0, Q, M")
         if isinstance(value, Mapping) or (isinstance(value, list) and name != "given"):
-            if rng is not None:
-                found[name] = _drawn(task, name, value, rng, count)
+            if count is not None:
+                ranges[name] = _range(task, name, value)
             else:
                 found[name] = _axis(task, name, value)
         elif value is not None:
             found[name] = value
     task.close()
-    return "list" if kind == "random" else kind, found
+    if count is None:
+        return kind, found
+    if not ranges:
+        raise ConfigurationError(f"{task.source}task: a random design needs a range, {RANGE_WORDS}")
+    return "list", found | draw_random(ranges, count, seed)
 
 
 def _axis(task: _Table, name: str, value: Any) -> list:
@@ -161,15 +169,12 @@ def _axis(task: _Table, name: str, value: Any) -> list:
     return SCALES[scale](*ends[:2], count).tolist()
 
 
-def _drawn(task: _Table, name: str, value: Any, rng: np.random.Generator, count: Any) -> list:
-    """Random values in a range, uniform on its scale."""
+def _range(task: _Table, name: str, value: Any) -> tuple[str, float, float]:
+    """The range of random values, and its scale."""
     if isinstance(value, list):
         task.refuse(name, f"{RANGE_WORDS} in a random design")
-    scale, ends = _scale(task, name, value, 2, RANGE_WORDS)
-    share = rng.random(count)
-    if scale == "log":
-        return np.exp(np.log(ends[0]) + share * np.log(ends[1] / ends[0])).tolist()
-    return (ends[0] + share * (ends[1] - ends[0])).tolist()
+    scale, (first, last) = _scale(task, name, value, 2, RANGE_WORDS)
+    return scale, first, last
 
 
 def _scale(task: _Table, name: str, value: Any, length: int, words: str) -> tuple[str, list]:

@@ -12,7 +12,7 @@ from ..activations import as_activation
 from ..results import Result
 from .design import PARAMETERS, Design
 from .plan import VERSIONS, Plan, Unit
-from .variables import CONVERGED, SUFFIX, attributes_of
+from .variables import CONVERGED, SIMULATED, SUFFIX, attributes_of
 from .work import Arrays
 
 PARAMETER_WORDS = {
@@ -62,6 +62,15 @@ def parameters_of(dataset: xarray.Dataset) -> dict[str, Any]:
     return {name: dataset.attrs[name] for name in PARAMETERS if name in dataset.attrs}
 
 
+def solved(dataset: xarray.Dataset, name: str) -> xarray.DataArray:
+    """A number of the theory, NaN where a stage failed; or one of trained layers."""
+    values = dataset[name]
+    for result in ("result", "result_ft"):
+        if result in dataset and not name.startswith(SIMULATED):
+            values = values.where(dataset[result] <= max(r for r in Result if r.successful))
+    return values
+
+
 def failures(dataset: xarray.Dataset) -> dict[str, int]:
     """How many points of each stage were not solved, or not trained by all seeds."""
     found = {}
@@ -71,6 +80,9 @@ def failures(dataset: xarray.Dataset) -> dict[str, int]:
             found[stage] = int(failed.sum())
         if CONVERGED + suffix in dataset:
             found[f"{stage} of trained layers"] = int((dataset[CONVERGED + suffix] < 1).sum())
+    if "bayes_result" in dataset:
+        failed = dataset["bayes_result"] > max(r for r in Result if r.successful)
+        found["Bayes-optimal benchmark"] = int(failed.sum())
     return {name: count for name, count in found.items() if count}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from .dataset import failures, parameters_of
+from .dataset import failures, parameters_of, solved
 from .plan import VERSIONS
 from .variables import NUMBERS, SIMULATED, STDERR
 
@@ -53,7 +53,7 @@ def to_words(path: str, said: dict[str, Any]) -> str:
 
 
 def _range(dataset: xarray.Dataset, name: str) -> dict[str, Any] | None:
-    values = dataset[name]
+    values = solved(dataset, name)
     if not np.any(np.isfinite(values)):
         return None
     least = values.where(np.isfinite(values), np.inf).argmin(...)

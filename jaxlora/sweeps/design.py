@@ -15,7 +15,7 @@ REAL = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", "beta"
 PARAMETERS = (*STATIC, *REAL, "given")
 DEFAULTS = {"activation": "softmax", "reuse": False, "beta": 1.0, "active_ratio": 1.0}
 GIVEN_REPLACES = ("kappa0", "kappa", "alpha", "lam")
-KINDS = ("grid", "list")
+KINDS, SCALES = ("grid", "list"), ("lin", "log")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,32 @@ def make_design(parameters: Mapping[str, Any], kind: str = "grid") -> Design:
     return design
 
 
+def draw_random(
+    ranges: Mapping[str, tuple[str, float, float]], points: int, seed: int = 0
+) -> dict[str, list[float]]:
+    """The axes of `points` random points, to be swept as a "list".
+
+    `ranges` has ("lin", first, last) or ("log", first, last) for each parameter: independent
+    values, uniform on that scale. Raises ValueError for a range that cannot be.
+    """
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, (scale, first, last) in ranges.items():
+        share = rng.random(points)
+        if scale not in SCALES or not (math.isfinite(first) and math.isfinite(last)):
+            raise ValueError(
+                f"{name} = {(scale, first, last)!r}: must be of lin or log, and finite"
+            )
+        if scale == "log" and min(first, last) <= 0:
+            raise ValueError(f"{name} = {(scale, first, last)!r}: must be positive, for log")
+        if scale == "log":
+            values = np.exp(np.log(first) + share * np.log(last / first))
+        else:
+            values = first + share * (last - first)
+        found[name] = values.tolist()
+    return found
+
+
 def _is_axis(value) -> bool:
     return isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) > 0
 
@@ -106,11 +132,16 @@ def _elements(name: str, values) -> list:
 def _check(name: str, value) -> Any:
     """The value of a parameter, if it can have it."""
     if name == "activation":
-        return as_activation(value).name if isinstance(value, str) else as_activation(value)
+        if not (isinstance(value, str) or callable(value)):
+            raise ValueError(f"activation = {value!r}: must be a name or a function")
+        activation = as_activation(value)  # type: ignore[arg-type]
+        return activation.name if isinstance(value, str) else activation
     if name == "given":
-        if len(value) != 3:
-            raise ValueError(f"given = {value!r}: must be the three numbers Q0, Q and M")
-        return tuple(float(x) for x in value)
+        try:
+            Q0, Q, M = (float(x) for x in value)
+        except (TypeError, ValueError):
+            raise ValueError(f"given = {value!r}: must be the three numbers Q0, Q, M") from None
+        return Q0, Q, M
     if name == "reuse":
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"reuse = {value!r}: must be true or false")

@@ -14,7 +14,11 @@ from .plan import Plan, Unit
 from .work import Arrays, do
 
 KINDS = ("serial", "dask")
-SETTINGS = ("jax_enable_x64", "jax_compilation_cache_dir")
+SETTINGS = (
+    "jax_enable_x64",
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+)
 Done = Iterator[tuple[Unit, Arrays]]
 
 
@@ -26,7 +30,8 @@ class LostWorkersError(RuntimeError):
 class Engine:
     """Where to do the units of a sweep.
 
-    - `kind`: "serial", in this process, or "dask", by processes of their own.
+    - `kind`: "serial", in this process, or "dask", by processes of their own; by default "dask"
+      where one of the others is given.
     - `workers`: for Dask, their number, by default as many as this machine has cores.
     - `address`: of a Dask scheduler that runs already, in place of workers of one's own.
     - `cluster`: a class that starts one, by its full name, such as "dask_jobqueue.SLURMCluster",
@@ -34,7 +39,7 @@ class Engine:
     - `client`: a `dask.distributed.Client` of one's own.
     """
 
-    kind: str = "serial"
+    kind: str = None  # type: ignore[assignment]
     workers: int | None = None
     address: str | None = None
     cluster: str | None = None
@@ -42,6 +47,14 @@ class Engine:
     client: Any = None
 
     def __post_init__(self):
+        given = (self.workers, self.address, self.cluster, self.client)
+        cluster = any(one is not None for one in given)
+        if self.kind is None:
+            object.__setattr__(self, "kind", "dask" if cluster else "serial")
+        if self.kind == "serial" and cluster:
+            raise ValueError("kind = 'serial': takes no workers, address, cluster or client")
+        if not isinstance(self.cluster_options, dict):
+            raise ValueError(f"cluster_options = {self.cluster_options!r}: must be a table")
         if self.kind not in KINDS:
             raise ValueError(f"kind = {self.kind!r}: must be one of {', '.join(KINDS)}")
         if self.workers is not None and (
@@ -51,22 +64,27 @@ class Engine:
         if self.kind == "dask" and importlib.util.find_spec("distributed") is None:
             raise ValueError("kind = 'dask': Dask is not installed; pip install 'jaxlora[dask]'")
 
-    def run(self, plan: Plan, units: Iterable[Unit], layout: Layout) -> Done:
+    def run(self, plan: Plan, units: Iterable[Unit], layout: Layout | None) -> Done:
         """Every unit with its arrays, as they get done; a serial engine takes them one by one.
 
-        Raises LostWorkersError where a unit kills every worker that tries it.
+        Raises LostWorkersError where a unit kills every worker that tries it, ValueError for a
+        cluster that cannot be had.
         """
         if self.kind == "serial":
             return ((unit, do(plan, unit, layout)) for unit in units)
         return self._run_with_dask(plan, units, layout)
 
-    def _run_with_dask(self, plan: Plan, units: Iterable[Unit], layout: Layout) -> Done:
+    def _run_with_dask(self, plan: Plan, units: Iterable[Unit], layout: Layout | None) -> Done:
         from distributed import KilledWorker, as_completed
 
+        units = list(units)
+        if not units:
+            return
         with contextlib.ExitStack() as stack:
             client = self.client or stack.enter_context(self._own_client(stack))
             shared = settings()
-            there = client.scatter(plan, broadcast=True)
+            # As a task, which is done again where all that have its result die.
+            there = client.submit(_identity, plan, pure=False)
             futures = {
                 client.submit(_on_worker, there, unit, layout, shared, pure=False): unit
                 for unit in units
@@ -84,10 +102,16 @@ class Engine:
         from distributed import Client, LocalCluster
 
         if self.address is not None:
-            return Client(self.address)
+            try:
+                return Client(self.address)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"address = {self.address!r}: no scheduler answers") from error
         if self.cluster is not None:
             module, _, name = self.cluster.rpartition(".")
-            cluster = getattr(importlib.import_module(module), name)(**self.cluster_options)
+            try:
+                cluster = getattr(importlib.import_module(module), name)(**self.cluster_options)
+            except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(f"cluster = {self.cluster!r}: cannot be had: {error}") from error
             stack.enter_context(cluster)
             cluster.scale(self.workers or 1)
             return Client(cluster)
@@ -101,7 +125,11 @@ def settings() -> dict[str, Any]:
     return {name: jax.config.values[name] for name in SETTINGS}
 
 
-def _on_worker(plan: Plan, unit: Unit, layout: Layout, shared: dict[str, Any]) -> Arrays:
+def _identity(plan: Plan) -> Plan:
+    return plan
+
+
+def _on_worker(plan: Plan, unit: Unit, layout: Layout | None, shared: dict[str, Any]) -> Arrays:
     for name, value in shared.items():
         jax.config.update(name, value)
     return do(plan, unit, layout)

@@ -11,7 +11,7 @@ import numpy as np
 import xarray
 
 from ..plotting import GREY
-from ..results import Result
+from .dataset import solved
 from .slices import choose_axes, choose_variable, hold
 from .variables import SIMULATED, STDERR
 
@@ -47,8 +47,8 @@ def plot_sweep(
     x, by, others = choose_axes(chosen, x, by)
     chosen = hold(chosen, {}, others)
     if heat:
-        if by is None:
-            raise ValueError("a heat map needs two axes")
+        if by is None or not np.issubdtype(chosen[by].dtype, np.number):
+            raise ValueError("a heat map needs two axes of numbers")
         _heat(axes, chosen, name, x, by)
     else:
         _curves(axes, chosen, name, x, by)
@@ -62,6 +62,7 @@ def save_sweep(path: os.PathLike | str, dataset: xarray.Dataset, *names: Any, **
 
 
 def _curves(axes, dataset: xarray.Dataset, name: str, x: str, by: str | None) -> None:
+    dataset = dataset.sortby(x)
     values = dataset[x].values
     finite = np.isfinite(values)
     curves = [(dataset, None)]
@@ -168,12 +169,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 
 def _solved(dataset: xarray.Dataset, name: str) -> np.ndarray:
-    """The values of a variable, NaN where a stage failed."""
-    y = dataset[name]
-    for result in ("result", "result_ft"):
-        if result in dataset and not name.startswith(SIMULATED):
-            y = y.where(dataset[result] <= max(r for r in Result if r.successful))
-    return y.values
+    return solved(dataset, name).values
 
 
 def _is_logarithmic(values: np.ndarray) -> bool:

@@ -7,15 +7,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..activations import ACTIVATIONS, Activation, as_activation
 from ..active import pool_factor
 from ..execution import check_numerics
 from ..options import Options
 from ..simulation import Setting
 from ..simulation.ensemble import check_seeds
+from ..symmetric import packed_size
 from .design import STATIC, Design
+from .functions import identity_of
 
 VERSIONS = ("jaxlora", "jax", "jaxlib", "jaxopt", "numpy", "xarray")
-CHUNK = 64  # points of a unit of theory, by default
+CHUNK = 128  # points of a unit of theory at most, by default
+UNIT_BYTES = 2**29  # that the solutions of a unit may take, by default
+LEAST_ROWS = 8  # of a unit, for points to start one another
 COLUMNS = ("alpha_ft", "lam_ft")  # what the points of one pre-training differ in
 ROWS = "lam"  # along which points start one another
 # What the Bayes-optimal benchmark depends on.
@@ -54,32 +59,60 @@ class Experiment:
 class Plan:
     """The points of a sweep and what is computed there, in units of about `chunk` points.
 
-    With `bayes` there is the Bayes-optimal benchmark too.
+    By default these are as many as `UNIT_BYTES` hold. With `bayes` there is the Bayes-optimal
+    benchmark too.
     """
 
     design: Design
     theory: Theory | None = Theory()
     experiment: Experiment | None = None
     bayes: bool = False
-    chunk: int = CHUNK
+    chunk: int | None = None
 
     def __post_init__(self):
-        if isinstance(self.chunk, bool) or not isinstance(self.chunk, int) or self.chunk < 1:
+        if self.chunk is not None and (
+            isinstance(self.chunk, bool) or not isinstance(self.chunk, int) or self.chunk < 1
+        ):
             raise ValueError(f"chunk = {self.chunk!r}: must be an integer of at least 1")
         if self.theory is None and self.experiment is None and not self.bayes:
             raise ValueError("nothing to compute: theory, simulation or bayes must be asked for")
         if self.bayes and self.design.fixed.get("given") is not None:
             raise ValueError("bayes: not with given = (Q0, Q, M); needs kappa0 and alpha instead")
+        if self.bayes and any(
+            as_activation(one).name not in ACTIVATIONS
+            for one in self.design.values("activation", range(self.design.size))
+        ):
+            raise ValueError(f"bayes: for the activations {', '.join(sorted(ACTIVATIONS))} only")
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The most samples that a solve looks at, candidates included, and the most tokens."""
+        every = range(self.design.size)
+        samples = self.theory.samples if self.theory is not None else 1
+        ratios = self.design.values("active_ratio", every)
+        pool = max([1, *map(pool_factor, ratios)])
+        return samples * pool, max(self.design.values("tokens", every))
+
+    @property
+    def unit_size(self) -> int:
+        """The number of points of a unit of theory, about."""
+        if self.chunk is not None:
+            return self.chunk
+        samples, tokens = self.largest
+        # Both branches' proximal points, and those of the pre-training, in two copies.
+        each = 2 * 8 * samples * (2 * tokens + packed_size(tokens))
+        return max(1, min(CHUNK, UNIT_BYTES // each))
 
     def identity(self) -> dict[str, Any]:
         """All that the numbers depend on, as JSON can hold it."""
         parts = {
             "design": self.design.kind,
+            "axes": tuple(self.design.axes),
             "parameters": self.design.fixed | self.design.axes,
             "theory": self.theory,
             "simulation": self.experiment,
             "bayes": self.bayes,
-            "chunk": self.chunk,
+            "chunk": self.unit_size,
             "versions": {name: version(name) for name in VERSIONS},
         }
         return dict(_flat("", parts))
@@ -112,7 +145,7 @@ def units_of(plan: Plan) -> list[Unit]:
     """All units of a plan, in the order in which they are best done."""
     units = []
     if plan.theory is not None:
-        blocks = _theory_blocks(plan.design, plan.chunk)
+        blocks = _theory_blocks(plan.design, plan.unit_size)
         units += [Unit("theory", i, block) for i, block in enumerate(blocks)]
     if plan.bayes:
         groups = _groups(plan.design, BAYES).values()
@@ -134,7 +167,7 @@ def _theory_blocks(design: Design, chunk: int) -> list[np.ndarray]:
 
 def _arrange(design: Design, points: np.ndarray) -> np.ndarray:
     """The points of a group as (lines, columns, rows)."""
-    if design.kind == "list":
+    if design.kind == "list" or not design.axes:
         return points[:, None, None]
     coordinates = np.unravel_index(points, design.shape)
     shape = [len(np.unique(c)) for c in coordinates]
@@ -153,7 +186,8 @@ def _arrange(design: Design, points: np.ndarray) -> np.ndarray:
 def _divide(points: np.ndarray, chunk: int) -> list[np.ndarray]:
     """Blocks of about `chunk` points at most, all of the same shape."""
     lines, columns, rows = points.shape
-    columns = _even(columns, chunk)
+    # Enough rows to start one another, where there are any.
+    columns = _even(columns, max(1, chunk // min(rows, LEAST_ROWS)))
     rows = _even(rows, chunk // columns)
     lines = _even(lines, chunk // (columns * rows))
     blocks = [points]
@@ -207,6 +241,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and np.isinf(value):
         return "inf"
-    return value if isinstance(value, bool | int | float | str | None) else value.name
+    return identity_of(value) if isinstance(value, Activation) else value

@@ -1,6 +1,7 @@
 """sweep(): many points, in units that are kept as soon as they are done."""
 
 import contextlib
+import json
 import os
 import pathlib
 import sys
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ..checkpoints import Checkpoint, write_whole
+from ..checkpoints import Checkpoint, differences_of, write_whole
 from ..simulation.ensemble import check
 from .design import make_design
 from .engines import Engine
-from .layout import Layout, default_layout
-from .plan import CHUNK, Experiment, Plan, Theory, Unit, units_of
+from .layout import Layout
+from .plan import Experiment, Plan, Theory, Unit, units_of
 from .work import Arrays
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def sweep(
     theory: Theory | None = Theory(),  # noqa: B008 (frozen)
     simulation: Experiment | None = None,
     bayes: bool = False,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     out: os.PathLike | str | None = None,
     engine: Engine | None = None,
     layout: Layout | None = None,
@@ -56,7 +57,8 @@ def sweep(
     - `theory`: samples, replicates, seed and options of the solves; None for none.
     - `simulation`: dimensions and seeds of layers to train at every point.
     - `bayes`: whether to add the Bayes-optimal benchmark.
-    - `chunk`: points that are solved as a unit; what a crash can cost.
+    - `chunk`: points that are solved as a unit, at most; what a crash can cost. By default as many
+      as take a moderate memory.
     - `out`: a netCDF file to write. What is finished is kept beside it, in the folder
       `<out>.parts`, from which an interrupted sweep goes on.
     - `engine`: this process, or a Dask cluster. `layout`: points at a time and devices, by default
@@ -83,10 +85,10 @@ def run(
     """Do what `plan` says; arguments, results and errors as of `sweep`."""
     _check(plan)
     units = units_of(plan)
-    layout = layout or default_layout(*_largest(plan))
     engine = engine or Engine()
     store = None
     if out is not None:
+        _check_out(pathlib.Path(out), plan)
         store = Checkpoint(parts_of(out))
         store.claim(plan.identity())
     finished: dict[int, Arrays] = {}
@@ -114,7 +116,7 @@ def run(
         if store is not None:
             store.save(unit.name, found)
         finish(numbers[unit.name], found)
-    from .dataset import dataset_of  # imports pandas, which takes most of a second
+    from .dataset import dataset_of  # xarray imports pandas, which takes most of a second
 
     dataset = dataset_of(plan, ((units[i], finished[i]) for i in sorted(finished)))
     if out is not None:
@@ -136,21 +138,39 @@ def parts_of(out: os.PathLike | str) -> pathlib.Path:
     return path.with_name(f"{path.name}.parts")
 
 
-def _largest(plan: Plan) -> tuple[int, int]:
-    """The samples of a solve, and the most tokens of a sequence."""
-    samples = plan.theory.samples if plan.theory is not None else 1
-    return samples, max(plan.design.values("tokens", range(plan.design.size)))
+def _check_out(out: pathlib.Path, plan: Plan) -> None:
+    """Raise ValueError for a file that is not to be replaced by what `plan` finds."""
+    if not out.exists():
+        return
+    there = configuration_in(out)
+    if there is None:
+        raise ValueError(f"out = {str(out)!r}: is there, and is not the file of a sweep")
+    if differences := differences_of(there, plan.identity()):
+        raise ValueError(f"out = {str(out)!r}: is of another sweep: {differences}")
+
+
+def configuration_in(path: pathlib.Path) -> dict[str, Any] | None:
+    """The configuration of the sweep that a file is of; None where it is not of one."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return json.loads(str(file.attrs["configuration"]))
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _check(plan: Plan) -> None:
     """Raise ValueError for an experiment that cannot be run, RuntimeError without float64."""
-    precision = plan.theory.options.precision if plan.theory is not None else "float64"
-    if precision == "float64" and jnp.zeros(()).dtype != jnp.float64:
+    settings = plan.experiment.settings if plan.experiment is not None else ()
+    precisions = [setting.precision for setting in settings]
+    if plan.theory is not None or plan.bayes:
+        precisions.append((plan.theory or Theory()).options.precision)
+    if "float64" in precisions and jnp.zeros(()).dtype != jnp.float64:
         raise RuntimeError(
             "jaxlora needs float64: call jax.config.update('jax_enable_x64', True), or ask for "
             "less with theory=Theory(options=Options.single())"
         )
-    if plan.experiment is not None:
-        for setting in plan.experiment.settings:
-            for point in range(plan.design.size):
-                check(plan.design.task(point), setting)
+    for setting in settings:
+        for point in range(plan.design.size):
+            check(plan.design.task(point), setting)

@@ -35,6 +35,10 @@ def choose_axes(
         if value is not None and value not in axes:
             raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(str, axes))}")
     numbers = [a for a in axes if np.issubdtype(dataset[a].dtype, np.number)]
+    if x is not None and x == by:
+        raise ValueError(f"by = {by!r}: must be another axis than x")
+    if x is not None and x not in numbers:
+        raise ValueError(f"x = {x!r}: must be an axis of numbers")
     longest = sorted(numbers, key=lambda a: -dataset.sizes[a])
     if x is None:
         x = next((str(a) for a in longest if a != by), None)
@@ -60,10 +64,15 @@ def hold(dataset: xarray.Dataset, at: Mapping[str, Any], others: list[str]) -> x
             try:
                 wanted = float(value)
             except ValueError:
-                raise ValueError(f"at {name} = {value!r}: must be a number") from None
-            with np.errstate(invalid="ignore"):
-                far = np.abs(dataset[name].values.astype(float) - wanted)
-            dataset = dataset.isel({name: int(np.nanargmin(far))})
+                wanted = np.nan
+            if np.isnan(wanted):
+                raise ValueError(f"at {name} = {value!r}: must be a number")
+            there = dataset[name].values.astype(float)
+            with np.errstate(invalid="ignore"):  # inf − inf
+                far = np.where(there == wanted, 0.0, np.abs(there - wanted))
+            nearest = int(np.argmin(far))
+            # Points of trained layers keep their dimension, to be named.
+            dataset = dataset.isel({name: [nearest] if name == "dim" else nearest})
         else:
             values = [str(v).lower() for v in dataset[name].values]
             if str(value).lower() not in values:

@@ -9,7 +9,7 @@ from ..results import Result
 from ..stability import Stability
 
 STDERR = "_stderr"
-SIMULATED = "simulated_"
+SIMULATED, BAYES_PREFIX = "simulated_", "bayes_"
 
 
 class Variable(NamedTuple):
@@ -120,6 +120,10 @@ CONVERGED = f"{SIMULATED}converged"  # for a stage, with its suffix
 
 def attributes_of(name: str) -> dict[str, Any]:
     """Units, symbol and description of a variable of the dataset."""
+    for flag in STATUS:
+        if name == BAYES_PREFIX + flag.field:
+            words = f"Bayes-optimal benchmark: {flag.description}"
+            return {"long_name": words, "units": "1", **flag.attributes}
     for stage, suffix in SUFFIX.items():
         words = "pre-training" if stage == "pretraining" else "fine-tuning"
         for flag in STATUS:

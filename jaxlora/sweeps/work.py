@@ -12,15 +12,19 @@ from ..simulation import simulate
 from ..tasks import Task
 from .block import solve_block
 from .design import REAL, STATIC
-from .layout import Layout
+from .layout import Layout, default_layout
 from .plan import Plan, Theory, Unit
-from .variables import BAYES, CONVERGED, NUMBERS, SIMULATED, STATUS, STDERR, SUFFIX
+from .variables import BAYES, BAYES_PREFIX, CONVERGED, NUMBERS, SIMULATED, STATUS, STDERR, SUFFIX
 
 Arrays = dict[str, np.ndarray]
 
 
-def do(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
-    """Every number of the unit, (points,) in the order of its flattened points."""
+def do(plan: Plan, unit: Unit, layout: Layout | None = None) -> Arrays:
+    """Every number of the unit, (points,) in the order of its flattened points.
+
+    Without a `layout`, points are solved as is best on one device of this process.
+    """
+    layout = layout or default_layout(*plan.largest)
     return _WORK[unit.kind](plan, unit, layout)
 
 
@@ -75,6 +79,9 @@ def _bayes(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
         for values, suffix in ((benchmark.values, ""), (benchmark.stderr, STDERR)):
             number = float(getattr(values, variable.field)) if solved else np.nan
             found[variable.name + suffix] = np.full(unit.points.size, number)
+    found[f"{BAYES_PREFIX}result"] = np.full(unit.points.size, int(benchmark.status.result))
+    residual = float(benchmark.status.residual)
+    found[f"{BAYES_PREFIX}residual"] = np.full(unit.points.size, residual)
     return found
 
 
