@@ -117,7 +117,7 @@ def test_random_design_is_the_same_for_the_same_seed():
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """The file of a small sweep with theory and trained layers."""
+    """The file of a small sweep, with theory and trained layers."""
     folder = tmp_path_factory.mktemp("swept")
     # A given pre-training compiles sooner.
     task = {k: TASK[k] for k in ("tokens", "activation", "delta", "lam_ft")}
@@ -125,14 +125,14 @@ def swept(tmp_path_factory):
     (folder / "sweep.toml").write_text(toml({"task": task} | TABLES))
     out = folder / "sweep.nc"
     arguments = ["sweep", str(folder / "sweep.toml"), "--out", str(out), "--no-cache"]
-    arguments += ["--dim", "8,12", "--seeds", "2", "--test-samples", "50", "--lam-ft", "0.5,2"]
+    arguments += ["--dim", "12", "--seeds", "2", "--test-samples", "50", "--lam-ft", "0.5,2"]
     assert main(arguments) == 0
     return out
 
 
 def test_flags_take_precedence_over_the_file(swept):
     with xarray.open_dataset(swept, engine="h5netcdf") as dataset:
-        assert dict(dataset.sizes) == {"alpha_ft": 3, "lam_ft": 2, "dim": 2}
+        assert dict(dataset.sizes) == {"alpha_ft": 3, "lam_ft": 2, "dim": 1}
         np.testing.assert_array_equal(dataset.lam_ft, [0.5, 2.0])
         np.testing.assert_allclose(dataset.alpha_ft, [1, 2, 4])
         assert np.all(np.isfinite(dataset.simulated_test_error_ft_stderr))
@@ -141,7 +141,7 @@ def test_flags_take_precedence_over_the_file(swept):
 def test_info_says_what_is_in_a_sweep(swept, capsys):
     assert main(["info", str(swept)]) == 0
     words = capsys.readouterr().out
-    assert "alpha_ft       3 values from 1.0 to 4.0" in words
+    assert "alpha_ft       3 values from 1 to 4" in words
     assert "failed: none" in words
     assert main(["info", str(swept), "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -167,14 +167,14 @@ def test_curves_and_points_are_those_of_the_dataset(swept):
         plot_sweep(axes, dataset, "overlap", x="lam_ft", by="alpha_ft")
         lines = axes.get_lines()
         for i in range(3):
-            x, y = lines[3 * i].get_data()  # a curve, and the points of two dimensions
+            x, y = lines[2 * i].get_data()  # a curve, and the points of trained layers
             np.testing.assert_array_equal(x, dataset.lam_ft)
             np.testing.assert_array_equal(y, dataset.overlap.isel(alpha_ft=i))
-            _, points = lines[3 * i + 2].get_data()
-            np.testing.assert_array_equal(points, dataset.simulated_overlap.isel(alpha_ft=i, dim=1))
+            _, points = lines[2 * i + 1].get_data()
+            np.testing.assert_array_equal(points, dataset.simulated_overlap.isel(alpha_ft=i, dim=0))
         assert axes.get_xlabel() == r"$\lambda'$"
         assert axes.get_ylabel() == "$o_w$"
-        assert len(axes.containers) == 6
+        assert len(axes.containers) == 3
 
 
 def test_heat_map_marks_the_least_error(swept):

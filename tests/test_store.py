@@ -121,9 +121,12 @@ def test_another_sweep_is_refused_with_the_difference(tmp_path):
     out = tmp_path / "sweep.nc"
     sweep(theory=FEW, chunk=4, out=out, **POINTS)
     there = out.read_bytes()
-    with pytest.raises(ValueError, match=r"another run: .*theory.seed = 0 there, 1 here"):
+    with pytest.raises(ValueError, match=r"another sweep: theory.seed = 0 there, 1 here"):
         sweep(theory=Theory(64, 2, seed=1), chunk=4, out=out, **POINTS)
     assert out.read_bytes() == there
+    out.unlink()
+    with pytest.raises(ValueError, match=r"another run: theory.seed = 0 there, 1 here"):
+        sweep(theory=Theory(64, 2, seed=1), chunk=4, out=out, **POINTS)
 
 
 def test_full_disk_leaves_an_intact_store(tmp_path):

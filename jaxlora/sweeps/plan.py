@@ -228,7 +228,7 @@ def _pool(design: Design, point: int) -> int:
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The parts of `value` with their names, as JSON has them: infinity and functions by name."""
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, Activation):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         for key, part in value.items():

@@ -52,7 +52,9 @@ def sweep(
     all combinations, a "list" the first values of all axes, the second, …. Along λ a point starts
     from the one before, and points that differ in λ' and α' alone share their pre-training, so that
     this takes a fraction of the time of as many calls of `predict`, and agrees with them to the
-    solver's tolerance where solutions are unique.
+    solver's tolerance where solutions are unique. Where both branches of the fine-tuning have met,
+    a second one is sought afresh at every eighth λ and at the ends of a unit, and followed in both
+    directions from where it is found.
 
     - `theory`: samples, replicates, seed and options of the solves; None for none.
     - `simulation`: dimensions and seeds of layers to train at every point.
