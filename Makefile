@@ -2,8 +2,9 @@
 # Paths are relative throughout, so the checkout may lie in a folder with spaces in its name.
 
 PYTHON ?= python3
-# Whole files go to a process, which compiles what its tests share only once.
-PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
+# Tests in their order go to a process, which compiles what those of a file share only once; one that
+# is done early takes over from others.
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist worksteal
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python

@@ -208,6 +208,7 @@ def test_nishimori_holds_for_the_noisy_observation_and_not_for_the_printed_one(n
     assert abs(scores[False]) > 5, scores
 
 
+@pytest.mark.slow
 def test_nishimori_holds_at_the_benchmark():
     gaps = np.array([float(benchmark(seed).status.nishimori_gap) for seed in range(5)])
     # Four standard errors over 5 seeds of 1024 draws.
@@ -248,6 +249,7 @@ def test_a_seed_says_what_is_drawn():
 @pytest.mark.parametrize(
     ("lam", "lam_ft"), [(0.01, 0.1), (0.05, 0.5), (0.05, 2.0), (0.3, 0.2), (2.0, 0.5)]
 )
+@pytest.mark.slow
 def test_no_training_beats_the_bayes_optimum(lam, lam_ft):
     """Within three standard errors; the Bayes side does not depend on λ and λ'."""
     best = benchmark()

@@ -187,6 +187,7 @@ def test_bayes_adds_the_benchmark(capsys):
         assert report["status"][stage]["stability"] in ("stable", "undecided")
 
 
+@pytest.mark.slow
 def test_bayes_is_a_bound_for_few_reused_sequences(capsys):
     assert main([*arguments(alpha_ft="0.5"), "--reuse", "--bayes"]) in (0, 3)
     output = capsys.readouterr()

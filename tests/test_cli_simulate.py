@@ -68,6 +68,7 @@ def test_unconverged_training_is_told(capsys):
     assert "pretraining: seed 0, 1 did not reach the gradient 1.0e-06" in err
 
 
+@pytest.mark.slow
 def test_compare_prints_both_and_draws_the_spectrum(capsys, tmp_path):
     picture = tmp_path / "spectrum.png"
     flags = ("--format", "json", "--samples", "1024", "--replicates", "2")
@@ -95,6 +96,7 @@ def test_compare_of_a_given_pretraining_is_a_table(capsys):
     assert "no eigenvalues" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     """kill -9 as soon as there is something to go on from, until the run gets to its end."""
     command = [sys.executable, "-m", "jaxlora"]

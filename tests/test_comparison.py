@@ -13,7 +13,7 @@ from jaxlora.simulation.comparison import _trend, compare
     ("task", "sizes"),
     [
         pytest.param(figure_1(lam=0.01), (50, 100, 200), id="figure 1", marks=pytest.mark.slow),
-        pytest.param(figure_3(reuse=True), (30, 60), id="figure 3, reused"),
+        pytest.param(figure_3(reuse=True), (30, 60), id="figure 3, reused", marks=pytest.mark.slow),
         pytest.param(given(), (60, 180), id="given"),
     ],
 )

@@ -108,6 +108,7 @@ def test_the_branch_of_least_energy_is_reported():
     np.testing.assert_allclose(values.energy, 3 * values.train_error + 0.3 * values.q, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
     # ŵ → −ŵ takes (m, ζ) to (−m, −ζ); the solution reported has m ≥ 0 and m̂ = m/v either way.
     task = jaxlora.Task(**GIVEN, lam_ft=0.5)
@@ -129,6 +130,7 @@ def test_the_sign_of_the_weights_is_fixed_in_all_that_is_reported():
         np.testing.assert_allclose(conjugates.m, order[1] / order[2], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_both_starts_lead_to_one_solution_where_minima_compete_on_the_way():
     # Shares of competing minima from far away must not weigh the forms of Stein's lemma in the end.
     point = {"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5, "lam": 0.1}

@@ -33,6 +33,7 @@ def test_branches_coexist_where_energies_are_equal_within_errors(q, energies, ex
     assert bool(coexist((one, other))) is expected
 
 
+@pytest.mark.slow
 def test_replicon_above_one_is_flagged():
     # Above and below the boundary in λ' that `jaxlora boundary replicon-finetuning` finds near 1.
     task = {"given": (1.5, 1.5, 0.0), "delta": 2.0}

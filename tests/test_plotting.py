@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import matplotlib.figure
 import numpy as np
+import pytest
 
 import jaxlora
 from jaxlora.plotting import plot_front, plot_spectrum, plot_splits
@@ -9,6 +10,7 @@ from jaxlora.simulation import Setting, simulate
 from jaxlora.tuning import FrontPoint, Split
 
 
+@pytest.mark.slow
 def test_spectrum_of_theory_and_of_trained_layers_agree():
     """Areas and first two moments of the curve, and of the histogram within 1/D effects."""
     task = jaxlora.Task(

@@ -86,6 +86,7 @@ def test_vmap_under_jit_is_the_loop_and_marks_what_is_invalid(prediction):
     assert float(got.finetuning.q[3]) == 0
 
 
+@pytest.mark.slow
 def test_vmap_without_jit_traces_once():
     traced = []
 
@@ -137,6 +138,7 @@ def test_standard_errors_are_those_of_the_replicates(prediction):
     assert jnp.isnan(single.stderr.Q)
 
 
+@pytest.mark.slow
 def test_single_precision_is_close(prediction):
     single = predict(Task(**TASK), **FAST, options=Options.single())
     assert single.finetuning.q.dtype == jnp.float32
@@ -189,7 +191,10 @@ def test_active_ratio_may_be_traced():
     assert float(concrete) > float(overlap(1.0)[0])
 
 
-@pytest.mark.parametrize(("delta", "lam_ft", "competing"), [(0.5, 0.5, False), (5.0, 0.02, True)])
+@pytest.mark.parametrize(
+    ("delta", "lam_ft", "competing"),
+    [pytest.param(0.5, 0.5, False, marks=pytest.mark.slow), (5.0, 0.02, True)],
+)
 def test_search_that_a_pilot_cuts_short_finds_what_an_exhaustive_one_does(delta, lam_ft, competing):
     task = Task(tokens=2, given=(1.5, 0.283, 0.52), delta=delta, alpha_ft=3.0, lam_ft=lam_ft)
     large = {"samples": 2**13, "replicates": 2, "throw": False}

@@ -57,6 +57,7 @@ def test_a_given_pretraining_has_elasticities_of_its_own():
 
 
 @pytest.mark.usefixtures("keep_settings")
+@pytest.mark.slow
 def test_the_command_prints_them(capsys):
     arguments = ["predict", "--sensitivities", "--no-cache", "--samples", "2048"]
     arguments += ["--replicates", "4"]

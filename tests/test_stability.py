@@ -195,6 +195,7 @@ def test_pretraining_replicon_is_the_response_to_the_centre():
     np.testing.assert_allclose(replicon, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_finetuning_replicon_is_the_response_to_the_centre():
     """α' E|I − ∂χ/∂χ̃|²_F."""
     solved = prediction()

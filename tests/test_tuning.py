@@ -21,6 +21,7 @@ def task(**fields):
     return jaxlora.Task(**(IDENTITY | fields))
 
 
+@pytest.mark.slow
 def test_the_best_ridge_of_the_identity_is_that_of_its_scalar_equations():
     def noise(log_lam):
         Q, M, _ = identity_state_evolution(2, 0.5, 1.0, 0.3, 0.5, np.exp(log_lam))
