@@ -163,6 +163,7 @@ def test_import_changes_no_setting_and_needs_no_solver_library():
     subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(__file__).parent)
 
 
+@pytest.mark.slow
 def test_bayes_adds_the_benchmark(capsys):
     assert main([*arguments(), "--bayes", "--format", "json"]) == 0
     report = json.loads(capsys.readouterr().out)
