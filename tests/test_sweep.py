@@ -9,6 +9,7 @@ import xarray
 
 from jaxlora import Options, Result, predict, sweep
 from jaxlora.sweeps import Experiment, Layout, Theory, continuation, make_design
+from jaxlora.sweeps.dataset import dataset_of
 from jaxlora.sweeps.plan import Plan, units_of
 from jaxlora.sweeps.variables import NUMBERS, STDERR
 
@@ -117,13 +118,26 @@ def test_given_pretraining_is_predict():
         "tokens": 2,
         "activation": "identity",
         "delta": [0.2, 0.5],
-        "given": (1.5, 1.5, 1.0),
+        "given": [(1.5, 1.5, 1.0), (1.2, 1.0, 0.9)],
         "alpha_ft": [2.0, 3.0],
         "lam_ft": 0.5,
     }
     dataset = sweep(theory=FEW, **parameters)
-    assert_is_predict(dataset, make_design(parameters), range(4))
+    assert_is_predict(dataset, make_design(parameters), range(8))
     assert np.all(dataset.result == Result.GIVEN)
+    np.testing.assert_allclose(dataset.Q, dataset.given_Q.broadcast_like(dataset.Q))
+
+
+@pytest.mark.parametrize("design", ["grid", "list"])
+def test_given_pretrainings_make_an_axis(design):
+    triples = np.array([[1.5, 1.5, 1.0], [1.2, 1.0, 0.9]])
+    parameters = {"tokens": 2, "delta": 0.5, "given": triples, "alpha_ft": 2.0, "lam_ft": 0.5}
+    plan = Plan(make_design(parameters, design), FEW)
+    assert json.loads(json.dumps(plan.identity())) == plan.identity()
+    dataset = dataset_of(plan, ())
+    assert dict(dataset.sizes) == {"given" if design == "grid" else "point": 2}
+    found = np.stack([dataset[f"given_{name}"] for name in ("Q0", "Q", "M")], axis=1)
+    np.testing.assert_array_equal(found, triples)
 
 
 @pytest.mark.slow
@@ -230,6 +244,8 @@ def test_dataset_says_what_it_holds(grid):
         ({"kappa": "x"}, "kappa = 'x': must be a number"),
         ({"reuse": 1}, "reuse = 1: must be true or false"),
         ({"given": (1.5, 1.5, 1.0)}, "kappa0: not with given"),
+        ({"given": [(1.5, 1.5, 1.0)]}, "kappa0: not with given"),
+        ({"given": [(1.5, 1.5)]}, "given = .* must be the three numbers"),
         ({"alpha": None}, "alpha is missing"),
         ({"design": "cube"}, "design = 'cube': must be one of grid, list"),
         ({"design": "list", "lam": [0.1, 0.2], "lam_ft": [1.0]}, "of the same length"),

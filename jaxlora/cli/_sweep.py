@@ -45,7 +45,14 @@ def add_command(commands) -> None:
     for name in PARAMETERS:
         if name != "given":
             task.add_argument(f"--{name.replace('_', '-')}", type=_axis, metavar="AXIS")
-    task.add_argument("--given", type=float, nargs=3, metavar=("Q0", "Q", "M"))
+    task.add_argument(
+        "--given",
+        type=float,
+        nargs=3,
+        action="append",
+        metavar=("Q0", "Q", "M"),
+        help="an effective pre-training; several times for an axis",
+    )
     work = parser.add_argument_group("work")
     work.add_argument("--design", choices=("grid", "list"), help="all combinations, or in parallel")
     work.add_argument("--random", type=int, metavar="N", help="so many random points in the ranges")
@@ -104,7 +111,8 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
             tables[table] = (there if isinstance(there, dict) else {}) | {key: value}
 
     for name in PARAMETERS:
-        put("task", name, getattr(parsed, name))
+        value = getattr(parsed, name)
+        put("task", name, value[0] if name == "given" and value and len(value) == 1 else value)
     put("design", "kind", "random" if parsed.random is not None else parsed.design)
     put("design", "points", parsed.random)
     put("simulation", "dim", parsed.dim)

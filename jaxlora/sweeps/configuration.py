@@ -142,7 +142,7 @@ def _design(design: _Table, task: _Table) -> tuple[str, dict[str, Any]]:
     for name in PARAMETERS:
         value = task.take(name, None, None)
         if name == "given" and isinstance(value, Mapping):
-            task.refuse(name, "the three numbers Q0, Q, M")
+            task.refuse(name, "the three numbers Q0, Q, M, or a list of such")
         if isinstance(value, Mapping) or (isinstance(value, list) and name != "given"):
             if count is not None:
                 ranges[name] = _range(task, name, value)

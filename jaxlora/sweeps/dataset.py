@@ -27,6 +27,10 @@ PARAMETER_WORDS = {
     "alpha_ft": (r"$\alpha'$", "labelled fine-tuning samples over D"),
     "lam_ft": (r"$\lambda'$", "fine-tuning ridge"),
     "beta": (r"$\beta$", "recalibration"),
+    "given": ("given", "number of the pre-training set by hand"),
+    "given_Q0": ("$Q_0$", "squared norm of the teacher's weights, set by hand"),
+    "given_Q": ("$Q$", "squared norm of the pre-trained weights, set by hand"),
+    "given_M": ("$M$", "overlap of pre-trained and teacher weights, set by hand"),
     "active_ratio": (r"$\rho$", "share of the candidates that is labelled"),
     "dim": ("$D$", "dimension of the trained layers"),
 }
@@ -87,16 +91,21 @@ def failures(dataset: xarray.Dataset) -> dict[str, int]:
 
 
 def _coordinates(design: Design) -> dict[str, Any]:
-    def values(name: str) -> np.ndarray:
-        if name == "activation":
-            return np.array([as_activation(one).name for one in design.axes[name]])
-        return np.array(design.axes[name])
-
-    along = {name: name if design.kind == "grid" else "point" for name in design.axes}
-    found = {name: (along[name], values(name), _words(name)) for name in design.axes}
+    found = {}
+    for name, values in design.axes.items():
+        along = name if design.kind == "grid" else "point"
+        parts = {name: np.array(values if name != "activation" else list(map(_name, values)))}
+        if name == "given":
+            triples = dict(zip(("given_Q0", "given_Q", "given_M"), parts[name].T, strict=True))
+            parts = {"given": np.arange(len(values))} | triples
+        found |= {part: (along, array, _words(part)) for part, array in parts.items()}
     if design.dims == ("point",):
         found["point"] = ("point", np.arange(design.size), {"long_name": "number of the point"})
     return found
+
+
+def _name(activation) -> str:
+    return as_activation(activation).name
 
 
 def _words(name: str) -> dict[str, str]:
@@ -107,7 +116,7 @@ def _words(name: str) -> dict[str, str]:
 def _attributes(plan: Plan) -> Mapping[str, Any]:
     """What all points share, the versions and how it was computed; plain values only."""
     fixed = {name: value for name, value in plan.design.fixed.items() if value is not None}
-    fixed["activation"] = as_activation(fixed.get("activation", "softmax")).name
+    fixed["activation"] = _name(fixed.get("activation", "softmax"))
     if "activation" in plan.design.axes:
         del fixed["activation"]
     plain = {name: int(v) if isinstance(v, bool) else v for name, v in fixed.items()}

@@ -63,6 +63,8 @@ class Design:
 def make_design(parameters: Mapping[str, Any], kind: str = "grid") -> Design:
     """The design of `parameters`: a number stays fixed, an array or a list of numbers is an axis.
 
+    `given` is a triple (Q0, Q, M), or for an axis several of them.
+
     Raises ValueError, with the parameter, its value and what it must be.
     """
     if kind not in KINDS:
@@ -73,7 +75,7 @@ def make_design(parameters: Mapping[str, Any], kind: str = "grid") -> Design:
     for name, value in parameters.items():
         if value is None:
             continue
-        if name != "given" and _is_axis(value):
+        if _is_axis(name, value):
             axes[name] = tuple(_check(name, one) for one in _elements(name, value))
             fixed.pop(name, None)
             if kind == "grid" and len(set(axes[name])) < len(axes[name]):
@@ -115,15 +117,21 @@ def draw_random(
     return found
 
 
-def _is_axis(value) -> bool:
-    return isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) > 0
+def _is_axis(name: str, value) -> bool:
+    depth = 0
+    while isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) > 0:
+        depth += 1
+        value = value[0] if len(value) else None
+    # A given pre-training is three numbers itself.
+    return depth > (name == "given")
 
 
 def _elements(name: str, values) -> list:
     """The values of an axis, as Python's own objects."""
-    if getattr(values, "ndim", 1) != 1:
-        raise ValueError(f"{name} has {values.ndim} dimensions: an axis must have one")
-    found = [x.item() if hasattr(x, "item") else x for x in values]
+    dimensions = 2 if name == "given" else 1
+    if getattr(values, "ndim", dimensions) != dimensions:
+        raise ValueError(f"{name} has {values.ndim} dimensions: an axis must have {dimensions}")
+    found = [x.item() if getattr(x, "ndim", None) == 0 else x for x in values]
     if not found:
         raise ValueError(f"{name} = []: an axis must have a value at least")
     return found
@@ -163,7 +171,7 @@ def _check(name: str, value) -> Any:
 
 def _check_as_a_whole(design: Design) -> None:
     """Raise ValueError for parameters that are missing or do not go together."""
-    given = design.fixed.get("given") is not None
+    given = "given" in design.axes or design.fixed.get("given") is not None
     for name in PARAMETERS:
         there = name in design.axes or design.fixed.get(name) is not None
         if given and there and name in GIVEN_REPLACES:
@@ -173,7 +181,7 @@ def _check_as_a_whole(design: Design) -> None:
     # What is left to check depends on these alone.
     seen = set()
     for point in range(design.size):
-        key = tuple(design.values(name, [point])[0] for name in (*STATIC, "delta"))
+        key = tuple(design.values(name, [point])[0] for name in (*STATIC, "delta", "given"))
         if key not in seen:
             seen.add(key)
             design.task(point)

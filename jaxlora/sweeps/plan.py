@@ -76,7 +76,7 @@ class Plan:
             raise ValueError(f"chunk = {self.chunk!r}: must be an integer of at least 1")
         if self.theory is None and self.experiment is None and not self.bayes:
             raise ValueError("nothing to compute: theory, simulation or bayes must be asked for")
-        if self.bayes and self.design.fixed.get("given") is not None:
+        if self.bayes and self.design.values("given", [0])[0] is not None:
             raise ValueError("bayes: not with given = (Q0, Q, M); needs kappa0 and alpha instead")
         if self.bayes and any(
             as_activation(one).name not in ACTIVATIONS
@@ -237,10 +237,12 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for i, part in enumerate(value):
             yield from _flat(f"{name}[{i}]", part)
     else:
-        yield name, [_plain(x) for x in value] if isinstance(value, tuple) else _plain(value)
+        yield name, _plain(value)
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(x) for x in value]
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and np.isinf(value):
         return "inf"

@@ -56,8 +56,8 @@ def _stacked(plan: Plan, points: np.ndarray, precision: str) -> Task:
         return None if values[0] is None else np.reshape(values, points.shape)
 
     parameters |= {name: stacked(design.values(name, flat)) for name in REAL}
-    if (given := design.fixed.get("given")) is not None:
-        parameters["given"] = tuple(stacked([x] * len(flat)) for x in given)
+    if (given := design.values("given", flat))[0] is not None:
+        parameters["given"] = tuple(stacked(values) for values in zip(*given, strict=True))
     return jax.tree.map(lambda x: x.astype(precision), Task(**parameters))
 
 
