@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import _boundary, _compare, _plot, _predict, _simulate, _sweep, _tune
+from . import _boundary, _compare, _figure, _plot, _predict, _simulate, _sweep, _tune
 from ._exit_codes import BAD_INPUT, OK
 
 
@@ -53,4 +53,5 @@ def _parser() -> argparse.ArgumentParser:
     _tune.add_command(commands)
     _sweep.add_command(commands)
     _plot.add_commands(commands)
+    _figure.add_command(commands)
     return parser

@@ -118,12 +118,15 @@ def draw_random(
 
 
 def _is_axis(name: str, value) -> bool:
-    depth = 0
-    while isinstance(value, list | tuple | range) or getattr(value, "ndim", 0) > 0:
-        depth += 1
-        value = value[0] if len(value) else None
     # A given pre-training is three numbers itself.
-    return depth > (name == "given")
+    return _depth(value) > (name == "given")
+
+
+def _depth(value) -> int:
+    """How many indices it takes to reach a number."""
+    if isinstance(value, list | tuple | range):
+        return 1 + (_depth(value[0]) if len(value) else 0)
+    return getattr(value, "ndim", 0)
 
 
 def _elements(name: str, values) -> list:

@@ -1,0 +1,82 @@
+"""Curves, points and labels that all figures share."""
+
+import matplotlib
+import numpy as np
+import xarray
+
+from ..sweeps.dataset import PARAMETER_WORDS, solved
+from ..sweeps.variables import NUMBERS, SIMULATED, STDERR
+
+BANDS = 2  # standard errors
+BLACK, GREY = "#000000", "#808080"
+# Distinct to colour-blind readers (Okabe and Ito).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+REPLICONS = ("replicon", "replicon_ft")
+MARKERS = "so^Dv<>"
+SYMBOLS = {variable.name: variable.symbol for variable in NUMBERS}
+SYMBOLS |= {name: symbol for name, (symbol, _) in PARAMETER_WORDS.items()}
+
+
+def in_order(count: int) -> np.ndarray:
+    """Colours of curves whose parameter has an order."""
+    return matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
+
+
+def draw_curve(axes, dataset: xarray.Dataset, x, name: str, **style) -> None:
+    """A number of the theory against the values `x`, with a band of two standard errors.
+
+    Faint where a replicon is not below 1, left out where it was not solved.
+    """
+    x, finite = np.asarray(x), np.isfinite(x)
+    dataset, x = dataset.isel({solved(dataset, name).dims[0]: finite}), x[finite]
+    y, error = solved(dataset, name).values, dataset[name + STDERR].values
+    (line,) = axes.plot(x, np.where(is_stable(dataset), y, np.nan), **style)
+    faint = {"color": line.get_color(), "linestyle": line.get_linestyle(), "alpha": 0.4}
+    axes.plot(x, y, **faint)
+    axes.fill_between(
+        x, y - BANDS * error, y + BANDS * error, color=line.get_color(), alpha=0.25, linewidth=0
+    )
+
+
+def is_stable(dataset: xarray.Dataset) -> np.ndarray:
+    """Where no replicon that there is reaches 1."""
+    return np.all([~(dataset[name].values >= 1) for name in REPLICONS], axis=0)
+
+
+def draw_layers(axes, dataset: xarray.Dataset | None, x, name: str, colour, **style) -> None:
+    """The same of trained layers, each dimension with its marker; hollow: not all converged."""
+    if dataset is None:
+        return
+    for k in range(dataset.sizes["dim"]):
+        one = dataset.isel(dim=k)
+        axes.errorbar(
+            x,
+            one[SIMULATED + name].values,
+            BANDS * one[SIMULATED + name + STDERR].values,
+            fmt=MARKERS[k],
+            color=colour,
+            markersize=4,
+            linewidth=1,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            **style,
+        )
+
+
+def draw_level(axes, value: float, colour, words: str | None = None, style: str = "--") -> None:
+    """A horizontal line."""
+    axes.axhline(value, color=colour, linestyle=style, linewidth=1, label=words)
+
+
+def value_words(name: str, value: float) -> str:
+    """A parameter and its value, in mathematical notation."""
+    number = r"\\infty" if np.isinf(value) else f"{value:.3g}"
+    return f"{SYMBOLS[name].rstrip('$')} = {number}$"
+
+
+def layers_words(simulation: xarray.Dataset | None) -> str:
+    """Which layers were trained, for a title."""
+    if simulation is None:
+        return "theory"
+    dims = ", ".join(str(dim) for dim in simulation["dim"].values)
+    return f"lines: theory; points: $D = {dims}$, {simulation.attrs['simulation_seeds']} seeds"

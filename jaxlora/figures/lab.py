@@ -1,0 +1,92 @@
+"""Where the sweeps of a figure are run, and kept."""
+
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import xarray
+
+from ..simulation import Setting
+from ..simulation.setting import check_memory, sizes_of
+from ..sweeps import Experiment, Plan, Theory, make_design, run
+from ..sweeps.run import Watch, configuration_in, parts_of
+from ..tasks import Task
+from .scale import Scale
+
+TEST_SAMPLES = 10_000
+
+
+class Size(NamedTuple):
+    """Dimension and seeds of a figure's layers: the paper's, and what a quick look takes."""
+
+    paper: int
+    paper_seeds: int
+    quick: int
+    quick_seeds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """Runs the sweeps of one figure and keeps their results in `folder`, a netCDF file each.
+
+    A sweep that is there already is read; one that was interrupted goes on where it was.
+    """
+
+    folder: pathlib.Path
+    scale: Scale
+    watch: Watch
+
+    def theory(
+        self, name: str, parameters: Mapping[str, Any], *, bayes: bool = False
+    ) -> xarray.Dataset:
+        """Predictions on the grid of `parameters`."""
+        scale = self.scale
+        theory = Theory(scale.samples, scale.replicates, scale.seed)
+        return self._run(name, Plan(make_design(parameters), theory, None, bayes))
+
+    def simulation(
+        self, name: str, size: Size, parameters: Mapping[str, Any], design: str = "grid"
+    ) -> xarray.Dataset | None:
+        """Trained layers at the points of `parameters`; None where only theory is asked for.
+
+        Their dimension is that of the scale, or the largest that fits into the memory: the paper's,
+        or that over 2, 4, ….
+        """
+        scale = self.scale
+        if not scale.simulated:
+            return None
+        points = make_design(parameters, design)
+        tasks = [points.task(i) for i in range(points.size)]
+        wanted = size.quick if scale.quick else size.paper
+        seeds = scale.seeds or (size.quick_seeds if scale.quick else size.paper_seeds)
+        settings = tuple(_setting(dim) for dim in scale.dims or (largest_dimension(wanted, tasks),))
+        experiment = Experiment(settings, seeds, scale.seed)
+        return self._run(name, Plan(points, None, experiment))
+
+    def _run(self, name: str, plan: Plan) -> xarray.Dataset:
+        out = self.folder / f"{name}.nc"
+        if out.exists() and configuration_in(out) == plan.identity():
+            return xarray.load_dataset(out, engine="h5netcdf")
+        dataset = run(plan, out=out, watch=self.watch)
+        shutil.rmtree(parts_of(out), ignore_errors=True)
+        return dataset
+
+
+def largest_dimension(dimension: int, tasks: list[Task]) -> int:
+    """`dimension`, or that over 2, 4, … until layers of all `tasks` fit into the memory."""
+    try:
+        for task in tasks:
+            setting = _setting(dimension)
+            check_memory(sizes_of(task, setting), setting)
+    except ValueError:
+        if dimension < 4:
+            raise
+        return largest_dimension(dimension // 2, tasks)
+    return dimension
+
+
+def _setting(dimension: int) -> Setting:
+    # |w*|² = D takes most of the scatter over seeds away, and does not change the limit.
+    return Setting(dimension, test_samples=TEST_SAMPLES, normalise_teacher=True, starts=2)
