@@ -58,8 +58,19 @@ def test_simulate_prints_json_and_a_table(capsys):
     assert report["setting"]["dim"] == 20
     assert len(report["seeds"]) == 2
     assert report["status"]["finetuning"]["unconverged_starts"] == 0
+    assert report["setting"]["informed"] is False
+    assert "kept_informed" not in report["status"]["finetuning"]
     assert main(arguments()) == 0
     assert f"{report['finetuning']['q']:.6g}" in capsys.readouterr().out
+
+
+def test_informed_start_is_one_more(capsys):
+    flags = ("--format", "json", "--informed-start", "--starts", "1")
+    assert main(arguments("simulate", *flags, seeds="1")) == 0
+    report = json.loads(capsys.readouterr().out)
+    status = report["seeds"][0]["status"]["finetuning"]
+    assert report["status"]["finetuning"]["starts"] == status["starts"] == 2
+    assert report["status"]["finetuning"]["kept_informed"] == status["informed"]
 
 
 def test_unconverged_training_is_told(capsys):

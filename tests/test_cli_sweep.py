@@ -115,6 +115,18 @@ def test_random_design_is_the_same_for_the_same_seed():
         configuration_of({"task": task | {"lam": [0.1, 0.2]}, "design": {"kind": "random"}})
 
 
+def test_informed_start_is_configured():
+    task = {"tokens": 2, "given": [1.5, 1.5, 1.0], "delta": 0.5, "alpha_ft": 3, "lam_ft": 1}
+
+    def experiment(**keys):
+        return configuration_of({"task": task, "simulation": {"dim": 12} | keys}).plan.experiment
+
+    assert [setting.informed for setting in experiment(informed=True).settings] == [True]
+    assert not experiment().settings[0].informed
+    with pytest.raises(ConfigurationError, match="informed = 'yes': must be true or false"):
+        experiment(informed="yes")
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """The file of a small sweep, with theory and trained layers."""

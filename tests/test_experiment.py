@@ -163,6 +163,7 @@ def test_experiments_that_cannot_be_run_are_refused(task, fields, words):
         ({"starts": 0}, "starts = 0"),
         ({"centring": "none"}, "centring = 'none': must be one of population, empirical"),
         ({"precision": "float16"}, "precision = 'float16'"),
+        ({"informed": 1}, "informed = 1: must be True or False"),
     ],
 )
 def test_bad_settings_are_named(fields, words):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import xarray
 
-from jaxlora import Options, Result, predict, sweep
+from jaxlora import Options, Result, Task, predict, sweep
+from jaxlora.simulation import Setting, simulate
 from jaxlora.sweeps import Experiment, Layout, Theory, continuation, make_design
 from jaxlora.sweeps.dataset import dataset_of
 from jaxlora.sweeps.plan import Plan, units_of
@@ -187,8 +188,6 @@ def test_eight_devices_are_one(tmp_path):
 
 @pytest.mark.slow
 def test_simulation_stands_beside_theory():
-    from jaxlora.simulation import Setting, simulate
-
     settings = tuple(Setting(dim, test_samples=200, starts=1) for dim in (12, 16))
     parameters = FIXED | {"lam": [0.1, 0.3], "lam_ft": 1.0}
     dataset = sweep(theory=None, simulation=Experiment(settings, seeds=2, seed=3), **parameters)
@@ -198,6 +197,43 @@ def test_simulation_stands_beside_theory():
     assert float(one.simulated_test_error_ft) == alone.finetuning.test_error
     assert float(one.simulated_overlap_stderr) == alone.stderr.finetuning.overlap
     assert np.all(dataset.simulated_converged_ft == 1)
+
+
+def test_unit_of_a_simulation_is_the_fine_tunings_of_one_pretraining():
+    settings = tuple(Setting(dim) for dim in (12, 16))
+    axes = {"lam_ft": [0.5, 1.0, 2.0], "lam": [0.1, 0.3], "beta": [1.0, 0.8]}
+    design = make_design(FIXED | axes)
+
+    def units(design, chunk=None):
+        return units_of(Plan(design, None, Experiment(settings), chunk=chunk))
+
+    assert [unit.size for unit in units(design)] == [6] * 4
+    for unit in units(design):
+        assert len(set(design.values("lam", unit.points))) == 1
+    held = [(unit.variant, point) for unit in units(design, chunk=4) for point in unit.points]
+    assert sorted(held) == [(v, p) for v in range(2) for p in range(12)]
+    assert {unit.size for unit in units(design, chunk=4)} == {4, 2}
+    point = {"tokens": 2, "delta": 0.5, "given": (1.5, 1.5, 1.0), "alpha_ft": 3.0}
+    assert [unit.size for unit in units(make_design(point | {"lam_ft": [0.5, 1.0]}))] == [1] * 4
+
+
+@pytest.mark.slow
+def test_simulated_fine_tunings_stand_at_their_points():
+    """Of a unit with one pre-training; against separate runs."""
+    parameters = FIXED | {"lam_ft": [1.0, 0.5], "lam": [0.1, 0.3], "beta": [0.9]}
+    setting = Setting(12, test_samples=100, starts=1)
+    dataset = sweep(theory=None, simulation=Experiment((setting,), seeds=2), **parameters)
+    for place in ({"lam_ft": 1.0, "lam": 0.3}, {"lam_ft": 0.5, "lam": 0.1}):
+        alone = simulate(Task(**(FIXED | place | {"beta": 0.9})), setting, seeds=2)
+        one = dataset.sel(place).squeeze()
+        for name, number in (
+            ("Q", alone.pretraining.Q),
+            ("train_error", alone.pretraining.train_error),
+            ("train_error_stderr", alone.stderr.pretraining.train_error),
+            ("q", alone.finetuning.q),
+            ("test_error_ft_stderr", alone.stderr.finetuning.test_error),
+        ):
+            assert float(one[f"simulated_{name}"]) == number
 
 
 @pytest.mark.slow

@@ -41,6 +41,9 @@ def add_experiment(parser: argparse.ArgumentParser):
         "--starts", type=int, default=4, metavar="N", help="of the fine-tuning, the best is kept"
     )
     group.add_argument(
+        "--informed-start", action="store_true", help="one more of the fine-tuning, at w = w*"
+    )
+    group.add_argument(
         "--pretraining-starts", type=int, default=1, metavar="N", help="of the pre-training"
     )
     group.add_argument("--tol", type=float, metavar="X", help="rms gradient per weight to train to")
@@ -64,6 +67,7 @@ def setting_of(parsed: argparse.Namespace, dimension: int) -> Setting:
         precision=parsed.precision,
         starts=parsed.starts,
         pretraining_starts=parsed.pretraining_starts,
+        informed=parsed.informed_start,
         training=Training.of(parsed.precision, max_iterations=parsed.max_iterations, **chosen),
     )
 

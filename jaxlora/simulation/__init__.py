@@ -3,7 +3,7 @@
 from ..checkpoints import Checkpoint, CheckpointError
 from .amp import AmpSolution, bayes_amp, erm_amp
 from .attention import Attention
-from .ensemble import Simulation, simulate
+from .ensemble import Simulation, simulate, simulate_finetunings
 from .experiment import Outcome, run_seed
 from .hypergradient import HyperGradient, hyperparameter_gradient
 from .rank_one import RankOneData, draw_rank_one
@@ -29,5 +29,6 @@ __all__ = [
     "hyperparameter_gradient",
     "run_seed",
     "simulate",
+    "simulate_finetunings",
     "train_pair",
 ]

@@ -1,8 +1,10 @@
 """Experiments over several seeds: means, standard errors and what failed."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,13 @@ from ..checkpoints import Checkpoint
 from ..outputs import mean_and_stderr
 from ..report import parameters_of
 from ..tasks import Task
-from .experiment import Outcome, run_seed
+from .experiment import Outcome, run_finetunings
 from .measurements import MeasuredFinetuning, MeasuredPretraining
 from .setting import Setting, check_memory, sizes_of
 from .stages import Watch
+
+# What fine-tunings of one pre-training may differ in.
+FINETUNING = ("alpha_ft", "lam_ft", "beta", "active_ratio")
 
 
 class SimulationErrors(NamedTuple):
@@ -74,20 +79,76 @@ def simulate(
     that does not fit into the memory; CheckpointError where the disk does not take a checkpoint;
     RuntimeError for float64 without `jax_enable_x64`.
     """
+    (simulation,) = simulate_finetunings(
+        [task],
+        setting,
+        seeds=seeds,
+        seed=seed,
+        watch=watch,
+        checkpoint=checkpoint,
+        on_seed=on_seed,
+    )
+    return simulation
+
+
+def simulate_finetunings(
+    tasks: Sequence[Task],
+    setting: Setting,
+    *,
+    seeds: int = 4,
+    seed: int = 0,
+    watch: Watch = lambda stage, report: None,
+    checkpoint: Checkpoint | None = None,
+    on_seed: Any = lambda seed: None,
+) -> list[Simulation]:
+    """As `simulate` for each of `tasks`, fine-tunings of one pre-training, with the same numbers.
+
+    The tasks may differ in α', λ', β and ρ. For each seed W is trained once. `watch` is told which
+    of several fine-tunings is trained.
+
+    Raises what `simulate` raises, and ValueError for no tasks or other differences between them.
+    """
     check_seeds(seeds, seed)
-    check(task, setting)
+    check_together(tasks)
+    for task in tasks:
+        check(task, setting)
     if checkpoint is not None:
-        checkpoint.claim({**parameters_of(task), **dataclasses.asdict(setting)})
+        checkpoint.claim({**_parameters_of(tasks), **dataclasses.asdict(setting)})
     outcomes = []
     for number in range(seed, seed + seeds):
         on_seed(number)
         one = checkpoint and checkpoint.stage(f"seed{number}")
-        outcomes.append(run_seed(task, setting, number, watch=watch, checkpoint=one))
+        outcomes.append(list(run_finetunings(tasks, setting, number, watch=watch, checkpoint=one)))
+    by_task = zip(tasks, zip(*outcomes, strict=True), strict=True)
+    return [_simulation(task, setting, of_task) for task, of_task in by_task]
+
+
+def _simulation(task: Task, setting: Setting, outcomes: tuple[Outcome, ...]) -> Simulation:
     pairs = [(outcome.pretraining, outcome.finetuning) for outcome in outcomes]
     table = jax.tree.map(lambda *x: jnp.asarray(x, float), *pairs)
     mean, stderr = (jax.tree.map(float, x) for x in mean_and_stderr(table))
-    errors = SimulationErrors(*stderr)
-    return Simulation(task, setting, mean[0], mean[1], errors, tuple(outcomes))
+    return Simulation(task, setting, mean[0], mean[1], SimulationErrors(*stderr), outcomes)
+
+
+def _parameters_of(tasks: Sequence[Task]) -> dict[str, Any]:
+    """The parameters of the tasks, lists of those that several of them may differ in."""
+    first, *others = (parameters_of(task) for task in tasks)
+    if not others:
+        return first
+    return first | {name: [first[name], *(one[name] for one in others)] for name in FINETUNING}
+
+
+def check_together(tasks: Sequence[Task]) -> None:
+    """Raise ValueError unless the tasks are fine-tunings of one pre-training."""
+    if not tasks:
+        raise ValueError("tasks = []: must hold a task at least")
+    for name in (field.name for field in dataclasses.fields(Task) if field.name not in FINETUNING):
+        for task in tasks[1:]:
+            if not eqx.tree_equal(getattr(tasks[0], name), getattr(task, name)):
+                values = " and ".join(str(parameters_of(one)[name]) for one in (tasks[0], task))
+                raise ValueError(
+                    f"{name} = {values}: must be the same for all fine-tunings of a pre-training"
+                )
 
 
 def check_seeds(seeds, seed) -> None:

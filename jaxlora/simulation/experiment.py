@@ -1,5 +1,7 @@
 """One seed of an experiment: both stages trained and measured."""
 
+import functools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,12 +16,13 @@ from .layers import TrainedLayers
 from .measurements import (
     MeasuredFinetuning,
     MeasuredPretraining,
+    mean_loss,
     measure_finetuning,
     measure_pretraining,
     measure_test_errors,
 )
 from .setting import Setting
-from .stages import Watch, train_pair
+from .stages import PretrainedLayer, TrainedPair, Watch, finetune, pretrain
 from .starts import StageStatus
 
 
@@ -49,7 +52,50 @@ def run_seed(
 
     With a `checkpoint` an interrupted run goes on where it was and ends at the same numbers.
     """
-    pair = train_pair(task, setting, seed, watch=watch, checkpoint=checkpoint)
+    (outcome,) = run_finetunings([task], setting, seed, watch=watch, checkpoint=checkpoint)
+    return outcome
+
+
+def run_finetunings(
+    tasks: Sequence[Task],
+    setting: Setting,
+    seed: int,
+    *,
+    watch: Watch = lambda stage, report: None,
+    checkpoint: Checkpoint | None = None,
+) -> Iterator[Outcome]:
+    """As `run_seed` for each of `tasks`, which share their pre-training, with the same numbers.
+
+    W is trained once, and the data of one fine-tuning are held at a time.
+    """
+    pretrained = pretrain(tasks[0], setting, seed, watch, checkpoint)
+    measured = _MeasuredLayer(pretrained)
+    for i, task in enumerate(tasks):
+        words = "finetuning" if len(tasks) == 1 else f"finetuning {i + 1} of {len(tasks)}"
+        stage = checkpoint and checkpoint.stage(f"finetuning{i}")
+        told = functools.partial(watch, words)
+        # Not in a variable: it would live on beside the next.
+        yield _outcome(
+            finetune(pretrained, task, setting, seed, told, stage), measured, task, setting, seed
+        )
+
+
+class _MeasuredLayer:
+    """The numbers of a pre-trained layer that do not depend on the fine-tuning but for β."""
+
+    def __init__(self, pretrained: PretrainedLayer):
+        self.W, self.objective = pretrained.W, pretrained.objective
+        self.eigenvalues = np.empty(0) if self.W is None else _eigenvalues(self.W)
+        self.train_error = functools.cache(self._train_error)
+
+    def _train_error(self, beta: float) -> float:
+        """E_train of the recalibrated layer."""
+        return np.nan if self.objective is None else mean_loss(self.objective, beta**0.5 * self.W)
+
+
+def _outcome(
+    pair: TrainedPair, layer: _MeasuredLayer, task: Task, setting: Setting, seed: int
+) -> Outcome:
     task = jax.tree.map(lambda x: x.astype(setting.dtype), task)
     errors = measure_test_errors(
         pair.layers,
@@ -64,16 +110,14 @@ def run_seed(
     if task.given is not None:
         _, Q, M = (float(x) for x in task.given)
         noise = float(effective_noise(task.teacher_variance(), Q, M, task.beta))
-        error = float(errors.pretraining)
-        pretraining, eigenvalues = MeasuredPretraining(Q, M, error, np.nan, noise), np.empty(0)
+        pretraining = MeasuredPretraining(Q, M, float(errors.pretraining), np.nan, noise)
     else:
         assert isinstance(pair.layers, TrainedLayers)
-        assert pair.W is not None
         teacher, beta, delta = pair.layers.teacher.W, float(task.beta), float(task.delta)
-        pretraining = measure_pretraining(pair.pretraining, pair.W, teacher, beta, delta, errors)
-        eigenvalues = _eigenvalues(pair.W)
+        train_error = layer.train_error(beta)
+        pretraining = measure_pretraining(pair.W, teacher, beta, delta, train_error, errors)
     finetuning = measure_finetuning(pair.finetuning, pair.w, pair.teacher_w, errors)
-    return Outcome(seed, pretraining, finetuning, *pair.statuses, eigenvalues)
+    return Outcome(seed, pretraining, finetuning, *pair.statuses, layer.eigenvalues)
 
 
 def _eigenvalues(W) -> np.ndarray:

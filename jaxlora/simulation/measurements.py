@@ -103,14 +103,16 @@ def _losses(objective: Objective, factor) -> tuple[jax.Array, jax.Array]:
     return data / objective.data.count, (data + ridge) / factor.shape[0]
 
 
+def mean_loss(objective: Objective, factor) -> float:
+    """The loss per sample, without the ridge."""
+    return float(_losses(objective, factor)[0])
+
+
 def measure_pretraining(
-    objective: Objective | None, W, teacher, beta, delta, errors: TestErrors
+    W, teacher, beta, delta, train_error: float, errors: TestErrors
 ) -> MeasuredPretraining:
-    """The numbers of a trained W (D, P); without an `objective`, there was no training."""
+    """The numbers of a trained W (D, P)."""
     Q0, Q, M = teacher_overlaps(W, teacher)
-    train_error = float("nan")
-    if objective is not None:
-        train_error = float(_losses(objective, beta**0.5 * W)[0])
     noise = float(effective_noise(Q0 + delta / 2, Q, M, beta))
     return MeasuredPretraining(Q, M, float(errors.pretraining), train_error, noise)
 

@@ -41,6 +41,6 @@ class ProgressLine(StatusLine):
             seconds = (now - self.begun) / (self.done + 0.5) * (self.seeds - self.done - 0.5)
         elif 0 < report.gradient < self.first.gradient and report.seconds > 0:
             rate = math.log(self.first.gradient / report.gradient) / report.seconds
-            one = report.seconds + max(0.0, math.log(report.gradient / report.tol)) / rate
-            seconds = one * self.seeds - report.seconds
+            rest = max(0.0, math.log(report.gradient / report.tol)) / rate
+            seconds = (now - self.begun + rest) * self.seeds - (now - self.begun)
         return f", about {seconds:.0f} s left" if seconds > 0 else ""

@@ -52,6 +52,7 @@ def _status(simulation: Simulation, stage: str) -> Json:
         given = stage == "pretraining" and simulation.task.given is not None
         return {"result": "given" if given else "not trained"}
     spreads = [status.spread for status in statuses if not math.isnan(status.spread)]
+    informed = simulation.setting.informed and stage == "finetuning"
     return {
         "result": "converged" if all(s.converged for s in statuses) else "not converged",
         "gradient": number(max(status.gradient for status in statuses)),
@@ -59,6 +60,7 @@ def _status(simulation: Simulation, stage: str) -> Json:
         "starts": sum(status.starts for status in statuses),
         "unconverged_starts": sum(status.unconverged for status in statuses),
         "largest_spread": max(spreads, default=None),
+        **({"kept_informed": sum(s.informed for s in statuses)} if informed else {}),
     }
 
 

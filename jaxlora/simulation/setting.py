@@ -25,6 +25,7 @@ class Setting:
     - `normalise_teacher`: |w*|² = D exactly, which takes most of the scatter off m, q and o_w.
     - `precision`: "float64" or "float32".
     - `starts`, `pretraining_starts`: random initialisations, of which the lowest loss is kept.
+    - `informed`: whether the fine-tuning starts at w = w* as well.
     - `training`: optimiser and its tolerance; by default as `precision` allows.
     """
 
@@ -35,6 +36,7 @@ class Setting:
     precision: str = "float64"
     starts: int = 4
     pretraining_starts: int = 1
+    informed: bool = False
     training: Training = None  # type: ignore[assignment]
 
     def __post_init__(self):
@@ -47,6 +49,9 @@ class Setting:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} = {value!r}: must be an integer of at least {least}")
+        for name in ("normalise_teacher", "informed"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: must be True or False")
         for name, known in (("centring", CENTRINGS), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
                 allowed = ", ".join(known)

@@ -28,6 +28,19 @@ from .training import Report
 Watch = Callable[[str, Report], None]
 
 
+class PretrainedLayer(NamedTuple):
+    """What all fine-tunings of a pre-training share.
+
+    `W` is Ŵ; None: that of a given pre-training. `objective` is the loss (2) and `status` how its
+    training went; None: a stage without training. `labelled` are the sequences to reuse, if any.
+    """
+
+    W: jax.Array | None
+    labelled: Labelled | None
+    objective: Objective | None
+    status: StageStatus | None
+
+
 class TrainedPair(NamedTuple):
     """Both trained stages of a seed, with what they were trained on.
 
@@ -116,40 +129,71 @@ def train_pair(
     `watch` is told of the progress. With a `checkpoint` an interrupted training goes on where it
     was and ends at the same numbers.
     """
+    pretrained = pretrain(task, setting, seed, watch, checkpoint)
+    stage = checkpoint and checkpoint.stage("finetuning")
+    return finetune(
+        pretrained, task, setting, seed, lambda report: watch("finetuning", report), stage
+    )
+
+
+def pretrain(
+    task: Task, setting: Setting, seed: int, watch: Watch, checkpoint: Checkpoint | None
+) -> PretrainedLayer:
+    """Draw the data of a seed's pre-training and train W on it; as in `train_pair`."""
+    if task.given is not None:
+        return PretrainedLayer(None, None, None, None)
     stages = Stages(task, setting, seed)
-    D, dtype = setting.dimension, setting.dtype
-    labelled = W = pretraining = status = None
-    if task.given is None:
-        W, trains = jnp.zeros((D, stages.sizes.rank), dtype), bool(jnp.isfinite(task.lam))
-        if trains or task.reuse:
-            labelled = stages.pretraining_sequences()
-        if trains:
-            assert labelled is not None
-            pretraining = stages.pretraining(labelled)
-            W, status = train_best(
-                pretraining,
-                stages.sizes.rank,
-                setting.pretraining_starts,
-                stages.key(Stream.PRETRAINING_START),
-                setting.training,
-                lambda report: watch("pretraining", report),
-                checkpoint and checkpoint.stage("pretraining"),
-            )
-    layers = stages.layers(W)
-    finetuning = stages.finetuning(layers, labelled)
-    w, status_ft = jnp.zeros((D, 1), dtype), None
+    W = jnp.zeros((setting.dimension, stages.sizes.rank), setting.dtype)
+    if not jnp.isfinite(task.lam):
+        labelled = stages.pretraining_sequences() if task.reuse else None
+        return PretrainedLayer(W, labelled, None, None)
+    labelled = stages.pretraining_sequences()
+    objective = stages.pretraining(labelled)
+    W, status = train_best(
+        objective,
+        stages.sizes.rank,
+        setting.pretraining_starts,
+        stages.key(Stream.PRETRAINING_START),
+        setting.training,
+        lambda report: watch("pretraining", report),
+        checkpoint and checkpoint.stage("pretraining"),
+    )
+    return PretrainedLayer(W, labelled if task.reuse else None, objective, status)
+
+
+def finetune(
+    pretrained: PretrainedLayer,
+    task: Task,
+    setting: Setting,
+    seed: int,
+    watch: Callable[[Report], None],
+    checkpoint: Checkpoint | None,
+) -> TrainedPair:
+    """Draw the data of a seed's fine-tuning and train w on it, beside the layer of `pretrain`."""
+    stages = Stages(task, setting, seed)
+    layers = stages.layers(pretrained.W)
+    objective = stages.finetuning(layers, pretrained.labelled)
+    w, status = jnp.zeros((setting.dimension, 1), setting.dtype), None
     if bool(jnp.isfinite(task.lam_ft)):
-        w, status_ft = train_best(
-            finetuning,
+        w, status = train_best(
+            objective,
             1,
             setting.starts,
             stages.key(Stream.FINETUNING_START),
             setting.training,
-            lambda report: watch("finetuning", report),
-            checkpoint and checkpoint.stage("finetuning"),
+            watch,
+            checkpoint,
+            informed=stages.teacher_w[:, None] if setting.informed else None,
         )
     w = w[:, 0]
     if isinstance(layers, TrainedLayers):
         layers = eqx.tree_at(lambda layers: layers.student.w, layers, w)
-    statuses = (status, status_ft)
-    return TrainedPair(layers, W, w, stages.teacher_w, pretraining, finetuning, statuses)
+    return TrainedPair(
+        layers,
+        pretrained.W,
+        w,
+        stages.teacher_w,
+        pretrained.objective,
+        objective,
+        (pretrained.status, status),
+    )

@@ -225,6 +225,7 @@ def _experiment(table: _Table) -> Experiment:
             ("test_samples", int),
             ("centring", str),
             ("normalise_teacher", bool),
+            ("informed", bool),
             ("starts", int),
             ("pretraining_starts", int),
         )

@@ -23,6 +23,8 @@ UNIT_BYTES = 2**29  # that the solutions of a unit may take, by default
 LEAST_ROWS = 8  # of a unit, for points to start one another
 COLUMNS = ("alpha_ft", "lam_ft")  # what the points of one pre-training differ in
 ROWS = "lam"  # along which points start one another
+# What the pre-training of a layer depends on, beside its dimension and the seed.
+PRETRAINING = (*STATIC, "kappa0", "kappa", "alpha", "delta", "lam")
 # What the Bayes-optimal benchmark depends on.
 BAYES = (*STATIC, "kappa0", "alpha", "delta", "alpha_ft")
 
@@ -122,7 +124,8 @@ class Unit(NamedTuple):
     """Work that is done, or done again, as a whole.
 
     `points` are the numbers of its points, for "theory" (lines, columns, rows) with some repeated
-    for a shape that many units share; `variant` is the dimension's index for "simulation".
+    for a shape that many units share, for "simulation" fine-tunings of one pre-training; `variant`
+    is the dimension's index for the latter.
     """
 
     kind: str
@@ -151,10 +154,21 @@ def units_of(plan: Plan) -> list[Unit]:
         groups = _groups(plan.design, BAYES).values()
         units += [Unit("bayes", i, points) for i, points in enumerate(groups)]
     if plan.experiment is not None:
-        count = len(plan.experiment.settings)
-        pairs = [(variant, point) for variant in range(count) for point in range(plan.design.size)]
-        units += [Unit("simulation", i, np.array([p]), v) for i, (v, p) in enumerate(pairs)]
+        parts = _simulated_parts(plan.design, plan.unit_size)
+        pairs = [(v, points) for v in range(len(plan.experiment.settings)) for points in parts]
+        units += [Unit("simulation", i, points, v) for i, (v, points) in enumerate(pairs)]
     return units
+
+
+def _simulated_parts(design: Design, chunk: int) -> list[np.ndarray]:
+    """The points that share a pre-training, in parts of at most `chunk`; one by one if given."""
+    if design.values("given", [0])[0] is not None:
+        return list(np.arange(design.size)[:, None])
+    return [
+        points[i : i + chunk]
+        for points in _groups(design, PRETRAINING).values()
+        for i in range(0, len(points), chunk)
+    ]
 
 
 def _theory_blocks(design: Design, chunk: int) -> list[np.ndarray]:

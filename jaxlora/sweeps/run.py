@@ -57,7 +57,8 @@ def sweep(
     directions from where it is found.
 
     - `theory`: samples, replicates, seed and options of the solves; None for none.
-    - `simulation`: dimensions and seeds of layers to train at every point.
+    - `simulation`: dimensions and seeds of layers to train at every point; points that differ in
+      α', λ', β and ρ alone share a pre-training, with the numbers of separate ones.
     - `bayes`: whether to add the Bayes-optimal benchmark.
     - `chunk`: points that are solved as a unit, at most; what a crash can cost. By default as many
       as take a moderate memory.

@@ -8,7 +8,7 @@ import numpy as np
 from ..bayes import SAMPLES_SHARE, bayes_optimal
 from ..execution import draw_samples
 from ..results import Result
-from ..simulation import simulate
+from ..simulation import Simulation, simulate_finetunings
 from ..tasks import Task
 from .block import solve_block
 from .design import REAL, STATIC
@@ -89,8 +89,14 @@ def _simulation(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
     experiment = plan.experiment
     assert experiment is not None
     setting = experiment.settings[unit.variant]
-    task = plan.design.task(unit.points.flat[0])
-    simulation = simulate(task, setting, seeds=experiment.seeds, seed=experiment.seed)
+    tasks = [plan.design.task(point) for point in unit.points]
+    simulations = simulate_finetunings(tasks, setting, seeds=experiment.seeds, seed=experiment.seed)
+    found = [_measured(simulation) for simulation in simulations]
+    return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+
+def _measured(simulation: Simulation) -> dict[str, float]:
+    """The numbers of one point."""
     found = {}
     for variable in NUMBERS:
         stage = getattr(simulation, variable.stage)
@@ -102,8 +108,8 @@ def _simulation(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
     for stage, suffix in SUFFIX.items():
         statuses = [getattr(outcome, f"{stage}_status") for outcome in simulation.outcomes]
         done = [s.converged for s in statuses if s is not None]
-        found[CONVERGED + suffix] = np.mean(done) if done else 1.0
-    return {name: np.array([value], float) for name, value in found.items()}
+        found[CONVERGED + suffix] = float(np.mean(done)) if done else 1.0
+    return found
 
 
 _WORK = {"theory": _theory, "bayes": _bayes, "simulation": _simulation}
