@@ -39,7 +39,7 @@ FIXED: dict[str, Any] = {
     "alpha_ft": 3.0,
     "reuse": True,
 }
-RIDGES_FT = (0.2, 0.5, 1.0)
+RIDGES_FT = (0.1, 0.2, 0.5, 1.0)
 FINEST, COARSEST = 0.005, 0.8  # λ, below λ_c = 0.86
 INCHES = (10.0, 3.6)
 
@@ -104,7 +104,8 @@ def claims(data: Data) -> list[Claim]:
     for name, ridge_ft in curves:
         curve = number(theory, name).sel(lam_ft=ridge_ft)
         best = float(point_of_least(theory.sel(lam_ft=ridge_ft), name).lam)
-        ends = [curve.isel(lam=end) for end in (0, -1)]
+        solved_at = curve.value.dropna("lam").lam.values
+        ends = [curve.sel(lam=solved_at[end]) for end in (0, -1)]
         finite += [share_positive(end - curve.sel(lam=best)) for end in ends]
         symbol = "E" if name == "test_error" else f"E' (λ' = {ridge_ft:g})"
         places.append(f"{best:.3g} for {symbol}")

@@ -88,5 +88,8 @@ def largest_dimension(dimension: int, tasks: list[Task]) -> int:
 
 
 def _setting(dimension: int) -> Setting:
-    # |w*|² = D takes most of the scatter over seeds away, and does not change the limit.
-    return Setting(dimension, test_samples=TEST_SAMPLES, normalise_teacher=True, starts=2)
+    # |w*|² = D takes most of the scatter over seeds away, and does not change the limit. Where
+    # random starts end in poor minima the paper starts at w*; of both, the lower loss is kept.
+    return Setting(
+        dimension, test_samples=TEST_SAMPLES, normalise_teacher=True, starts=1, informed=True
+    )

@@ -1,0 +1,202 @@
+"""The figures: their points are the paper's, their claims say what the numbers do."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray
+
+from jaxlora import effective_noise
+from jaxlora.cli import main
+from jaxlora.figures import FIGURES, Scale, make_figure
+from jaxlora.figures.claims import (
+    Claim,
+    Number,
+    agreement_claim,
+    number,
+    point_of_least,
+    share_positive,
+    stability_claim,
+)
+from jaxlora.figures.drawing import is_stable
+from jaxlora.figures.effective import noises, triples
+from jaxlora.figures.lab import Lab, Size, largest_dimension
+from jaxlora.figures.scale import spread
+
+# What is tested does not depend on the sampling error.
+TINY = Scale(samples=256, replicates=2, points=7, simulated=0)
+GIVEN = {
+    "tokens": 2,
+    "activation": "identity",
+    "delta": 0.5,
+    "given": (1.5, 1.5, 1.0),
+    "lam_ft": 0.5,
+    "alpha_ft": 3.0,
+}
+
+
+def table(**columns) -> xarray.Dataset:
+    """A sweep along λ with these numbers; all solved."""
+    lam = np.geomspace(0.01, 0.1, len(next(iter(columns.values()))))
+    solved = {"result": 0, "result_ft": 0, "replicon": 0.5, "replicon_ft": 0.5}
+    variables = {name: ("lam", np.full(len(lam), x)) for name, x in solved.items()}
+    variables |= {name: ("lam", np.asarray(x, float)) for name, x in columns.items()}
+    return xarray.Dataset(variables, {"lam": lam})
+
+
+@pytest.mark.parametrize("delta", [0.0, 2.0])
+def test_given_pretrainings_have_the_effective_noise(delta):
+    noise = noises(13, delta / 2)
+    assert noise[0] == delta / 2
+    assert noise[-1] == 3
+    for wanted, (Q0, Q, M) in zip(noise, triples(noise, delta), strict=True):
+        assert Q0 == Q
+        assert M == 1
+        np.testing.assert_allclose(effective_noise(Q0 + delta / 2, Q, M), wanted, atol=1e-12)
+
+
+def test_noises_of_different_teachers_are_the_same_ones():
+    every, some = noises(33), noises(33, 1.0)
+    assert np.all(np.isin(some, every))
+
+
+def test_places_are_spread_over_both_ends():
+    np.testing.assert_array_equal(spread(9, 5), [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(spread(3, 7), [0, 1, 2])
+
+
+def test_differences_are_positive_where_their_errors_allow():
+    lam = {"lam": [1.0, 2.0, 3.0, 4.0]}
+    value = xarray.DataArray([1.0, 0.2, -1.0, np.nan], lam)
+    difference = Number(value, xarray.full_like(value, 0.1))
+    assert share_positive(difference) == pytest.approx(1 / 3)
+    assert np.isnan(share_positive(difference.isel(lam=[3])))
+    other = Number(xarray.zeros_like(value), xarray.full_like(value, 0.1))
+    np.testing.assert_allclose((difference - other).stderr, 0.1 * 2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("holds", "verdict"),
+    [
+        (1.0, "confirmed"),
+        (0.0, "not confirmed"),
+        (0.5, "at 50 % of the points"),
+        (np.nan, "not tested"),
+    ],
+)
+def test_a_claim_says_how_far_it_holds(holds, verdict):
+    assert Claim("", holds, "").verdict == verdict
+
+
+def test_unsolved_points_are_left_out():
+    data = table(test_error_ft=[3.0, 1.0, 2.0], test_error_ft_stderr=[0.1] * 3)
+    data["result_ft"][1] = 4
+    assert float(point_of_least(data, "test_error_ft").test_error_ft) == 2
+    np.testing.assert_array_equal(np.isnan(number(data, "test_error_ft").value), [0, 1, 0])
+
+
+def test_a_stage_that_succeeded_stays_where_the_next_one_failed():
+    data = table(test_error=[3.0, 1.0], test_error_stderr=[0.1] * 2)
+    data["result_ft"][1] = 4
+    np.testing.assert_array_equal(number(data, "test_error").value, [3, 1])
+
+
+def test_the_largest_replicon_is_named_with_its_place():
+    data = table(test_error_ft=[1.0, 1.0, 1.0])
+    data["replicon_ft"] = ("lam", [0.5, 0.7, 1.5])
+    claim = stability_claim([data])
+    assert claim.holds == pytest.approx(5 / 6)
+    assert "largest replicon_ft 1.5 at λ = 0.1" in claim.numbers
+    np.testing.assert_array_equal(is_stable(data), [True, True, False])
+
+
+def test_agreement_is_counted_in_standard_errors_of_both():
+    theory = table(test_error_ft=[1.0, 2.0], test_error_ft_stderr=[0.3, 0.3])
+    measured = xarray.Dataset(
+        {
+            "simulated_test_error_ft": (("lam", "dim"), [[9.0, 1.5], [9.0, 5.0]]),
+            "simulated_test_error_ft_stderr": (("lam", "dim"), [[0.4, 0.4], [0.4, 0.4]]),
+        },
+        {"lam": theory.lam, "dim": [50, 100]},
+        {"simulation_seeds": 4},
+    )
+    claim = agreement_claim([(theory, measured)])
+    # At D = 100 the differences are one and six standard errors of 0.5.
+    assert claim.holds == 0.5
+    assert "D = 100 with 4 seeds: 2 numbers" in claim.numbers
+    assert "root mean square 4.3, largest 6" in claim.numbers
+    assert np.isnan(agreement_claim([(theory, None)]).holds)
+
+
+def test_layers_too_large_for_the_memory_are_halved(monkeypatch):
+    from jaxlora import Task
+    from jaxlora.simulation import setting
+
+    task = Task(tokens=2, kappa0=1, kappa=1, alpha=0.2, delta=0.5, lam=0.1, alpha_ft=3, lam_ft=1)
+    monkeypatch.setattr(setting, "_available_bytes", lambda: 2**30)
+    dimension = largest_dimension(1000, [task])
+    assert dimension in (125, 250, 500)
+    monkeypatch.setattr(setting, "_available_bytes", lambda: 1)
+    with pytest.raises(ValueError, match="needs about"):
+        largest_dimension(1000, [task])
+
+
+def test_a_sweep_of_a_figure_is_kept_and_not_mixed_with_another(tmp_path):
+    seen = []
+    lab = Lab(tmp_path, TINY, seen.append)
+    first = lab.theory("one", GIVEN)
+    assert seen
+    assert [path.name for path in tmp_path.iterdir()] == ["one.nc"]
+    seen.clear()
+    again = lab.theory("one", GIVEN)
+    assert not seen
+    xarray.testing.assert_equal(first, again)
+    with pytest.raises(ValueError, match="of another sweep"):
+        lab.theory("one", GIVEN | {"lam_ft": 1.0})
+    assert lab.simulation("layers", Size(100, 2, 50, 2), GIVEN) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", sorted(FIGURES))
+def test_every_figure_is_drawn_with_its_layers(figure, tmp_path):
+    """At sizes where nothing can be concluded: that all parts fit together."""
+    scale = Scale(
+        samples=256, replicates=2, points=5, simulated=2, dims=(20, 30), seeds=2, quick=True
+    )
+    made = make_figure(figure, tmp_path, scale)
+    assert made.picture.read_bytes().startswith(b"\x89PNG")
+    layers = list(made.data.glob("*_layers.nc"))
+    assert layers
+    for path in layers:
+        assert "simulated_test_error_ft" in xarray.load_dataset(path, engine="h5netcdf")
+    *_, stability, agreement = made.claims
+    assert "replicon" in stability.statement
+    assert 0 <= agreement.holds <= 1
+    assert "D = 30 with 2 seeds" in agreement.numbers
+
+
+@pytest.mark.slow
+def test_command_draws_and_reports(tmp_path, capsys, keep_settings):
+    arguments = ["figure", "5", "--theory-only", "--quick", "--samples", "1024", "--quiet"]
+    assert main([*arguments, "--out", str(tmp_path), "--format", "json", "--no-cache"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)["figures"]
+    assert (tmp_path / "figure5.png").exists()
+    depends, falls, *_ = report["claims"]
+    # Theory appendix C: exact statements for σ = x/T; the first within sampling errors.
+    assert depends["holds"] > 0.9
+    assert falls["holds"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["7"], "figure = 7: must be from 1 to 6"),
+        (["5", "--seeds", "0"], "seeds = 0: must be an integer of at least 1"),
+        (["5", "--dims", "1", "--out", "{tmp}"], "dimension = 1: must be an integer of at least 2"),
+    ],
+)
+def test_bad_figure_is_one_line(arguments, words, tmp_path, capsys, keep_settings):
+    arguments = [one.format(tmp=tmp_path) for one in arguments]
+    assert main(["figure", *arguments, "--quick", "--samples", "64", "--quiet", "--no-cache"]) == 2
+    error = capsys.readouterr().err
+    assert error == f"jaxlora figure: error: {words}\n"
