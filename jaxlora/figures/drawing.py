@@ -1,5 +1,7 @@
 """Curves, points and labels that all figures share."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 import xarray
@@ -63,14 +65,14 @@ def draw_layers(axes, dataset: xarray.Dataset | None, x, name: str, colour, **st
         )
 
 
-def draw_level(axes, value: float, colour, words: str | None = None, style: str = "--") -> None:
+def draw_level(axes, value: float, colour, words: str | None = None, style: Any = "--") -> None:
     """A horizontal line."""
     axes.axhline(value, color=colour, linestyle=style, linewidth=1, label=words)
 
 
 def value_words(name: str, value: float) -> str:
     """A parameter and its value, in mathematical notation."""
-    number = r"\\infty" if np.isinf(value) else f"{value:.3g}"
+    number = r"\infty" if np.isinf(value) else f"{value:.3g}"
     return f"{SYMBOLS[name].rstrip('$')} = {number}$"
 
 
