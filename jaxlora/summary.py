@@ -109,14 +109,16 @@ def given_pretraining(test: Draws, task: Task) -> Pretrained:
 
 @Program
 def lowest_branch(energies: jax.Array) -> jax.Array:
-    """The start of least energy (replicates, starts) on average, the first among equals.
+    """The start of least energy (replicates, ..., starts) on average, the first among equals.
 
     Whether it converged does not count: where the lowest failed, another's success would mislead.
+    But what has no energy, as it is not finite, is not the lowest.
     """
     energies = jnp.mean(energies, axis=0)
     energies = jnp.where(jnp.isfinite(energies), energies, jnp.inf)
-    margin = 1e-7 * (1 + jnp.abs(energies[0]))
-    return jnp.where(jnp.min(energies) < energies[0] - margin, jnp.argmin(energies), 0)
+    least = jnp.min(energies, axis=-1)
+    margin = 1e-7 * (1 + jnp.abs(least))
+    return jnp.where(energies[..., 0] <= least + margin, 0, jnp.argmin(energies, axis=-1))
 
 
 def _where_first(usable: jax.Array, x: jax.Array) -> jax.Array:

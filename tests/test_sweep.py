@@ -8,6 +8,7 @@ import pytest
 import xarray
 
 from jaxlora import Options, Result, Task, predict, sweep
+from jaxlora.finetuning import APART
 from jaxlora.simulation import Setting, simulate
 from jaxlora.sweeps import Experiment, Layout, Theory, continuation, make_design
 from jaxlora.sweeps.dataset import dataset_of
@@ -19,23 +20,31 @@ FIXED = {"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5, "
 FEW = Theory(samples=256, replicates=2)
 
 
+def solve(design, point, theory):
+    return predict(design.task(point), samples=theory.samples, replicates=theory.replicates)
+
+
+def assert_same_numbers(dataset, design, point, known, rtol):
+    """The point of a sweep is what is `known` of it, with its standard errors."""
+    where = dict(zip(dataset.dims, np.unravel_index(point, design.shape), strict=True))
+    one = dataset.isel(where)
+    for variable in NUMBERS:
+        for suffix, source in (("", known), (STDERR, known.stderr)):
+            expected = float(getattr(getattr(source, variable.stage), variable.field))
+            # Differences of replicates lose digits.
+            np.testing.assert_allclose(
+                float(one[variable.name + suffix]),
+                expected,
+                rtol=rtol if not suffix else 1e-4,
+                atol=1e-9,
+                err_msg=f"{variable.name}{suffix} at {where}",
+            )
+
+
 def assert_is_predict(dataset, design, chosen, rtol=1e-7):
-    """The points `chosen` of a sweep are what `predict` says there, with its standard errors."""
+    """The points `chosen` of a sweep are what `predict` says there."""
     for point in chosen:
-        known = predict(design.task(point), samples=FEW.samples, replicates=FEW.replicates)
-        where = dict(zip(dataset.dims, np.unravel_index(point, design.shape), strict=True))
-        one = dataset.isel(where)
-        for variable in NUMBERS:
-            for suffix, source in (("", known), (STDERR, known.stderr)):
-                expected = float(getattr(getattr(source, variable.stage), variable.field))
-                # Differences of replicates lose digits.
-                np.testing.assert_allclose(
-                    float(one[variable.name + suffix]),
-                    expected,
-                    rtol=rtol if not suffix else 1e-4,
-                    atol=1e-9,
-                    err_msg=f"{variable.name}{suffix} at {where}",
-                )
+        assert_same_numbers(dataset, design, point, solve(design, point, FEW), rtol)
 
 
 GRID = FIXED | {
@@ -61,6 +70,40 @@ def test_grid_is_predict_at_every_point(grid):
     assert_is_predict(dataset, make_design(GRID), (0, 3, 6, 10, 15))
     assert np.all(dataset.result.sel(lam=np.inf) == Result.COLLAPSED)
     assert np.all(dataset.residual_ft < 1e-9)
+
+
+def assert_no_energy_is_above_that_of_predict(parameters, theory, chunk=None):
+    """A sweep where branches coexist; where it reports predict's branch, it has all its numbers."""
+    dataset, design = sweep(theory=theory, chunk=chunk, **parameters), make_design(parameters)
+    assert np.all(dataset.residual_ft < 1e-9)
+    same, apart = 0, 0
+    for point in range(design.size):
+        known = solve(design, point, theory)
+        informed, uninformed = known.finetuning.branches
+        apart += abs(informed.q - uninformed.q) + abs(informed.m - uninformed.m) > APART
+        gap = float(np.ravel(dataset.energy)[point] - known.finetuning.energy)
+        assert gap <= 1e-8  # of solutions to a residual of 1e-10
+        if gap > -1e-8:
+            same += 1
+            assert_same_numbers(dataset, design, point, known, rtol=1e-6)
+    assert apart > design.size // 4
+    assert same > design.size // 4
+
+
+def test_branches_of_identity_are_at_least_as_low_as_those_of_predict():
+    # The shape of the grid above, whose compiled programs serve.
+    coexisting = {"delta": 3.0, "alpha_ft": 2.0, "lam_ft": [0.3, 0.6], "beta": [1.0, 0.8]}
+    assert_no_energy_is_above_that_of_predict(
+        FIXED | coexisting | {"activation": "identity", "lam": np.geomspace(0.02, 0.5, 4)},
+        FEW,
+        chunk=4,
+    )
+
+
+@pytest.mark.slow
+def test_branches_across_a_first_order_transition_are_at_least_as_low_as_those_of_predict():
+    coexisting = {"kappa0": 1.0, "alpha_ft": 2.0, "lam_ft": 0.3, "lam": np.geomspace(0.02, 0.6, 12)}
+    assert_no_energy_is_above_that_of_predict(FIXED | coexisting, Theory(1024, 2))
 
 
 def test_one_point_is_a_sweep_without_axes():

@@ -5,11 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..finetuning import APART
 from ..options import Options
 from ..programs import Program
 from ..replicates import LabelledSolutions, TrainingSet
-from ..results import Result
 from ..sampling import Samples
 from ..starts import finetuning_starts, pretraining_start
 from ..summary import (
@@ -21,6 +19,7 @@ from ..summary import (
     summarise_pretraining,
 )
 from ..tasks import Task
+from .candidates import have_parted, least_energy
 from .continuation import (
     FinetunedRows,
     PretrainedRows,
@@ -39,8 +38,8 @@ def solve_block(
     """Both stages of `tasks` (lines, columns, rows), with results of that shape.
 
     Rows are solved in turn, each from the one before, the columns of a row from one pre-training.
-    Where branches of the fine-tuning coexist, it is solved along the rows in reverse too, and each
-    point has the solutions of less energy.
+    Where branches of the fine-tuning coexist, it is solved along the rows in reverse too, and on
+    every row afresh as in `predict`; each point has the solutions of least energy.
     """
     shape = tasks.lam_ft.shape
     pretrained = _pretrain(jax.tree.map(lambda x: x[:, 0], tasks), samples, options, layout)
@@ -77,50 +76,27 @@ def _finetune(order, tasks: Task, samples: Samples, options: Options, layout: La
     training = TrainingSet(order.reshape(-1, lanes, rows, 3), samples.finetuning, samples.pool)
     turn = _in_turn(options, layout)
 
-    def solve(order, tasks, starts) -> LabelledSolutions:
+    def solve(order, tasks, starts, afresh=False) -> LabelledSolutions:
         along = training._replace(order=order)
-        return finetune_rows.in_groups(along, tasks, starts, options, layout, in_turn=turn)
+        how = (np.asarray(afresh), options, layout)
+        return finetune_rows.in_groups(along, tasks, starts, *how, in_turn=turn)
 
     fresh = finetuning_starts(tasks, None)
     fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh)
     solved = solve(training.order, tasks, fresh)
-    branches = first_branches(solved)
-    if rows > 1 and np.any(_apart(branches.order)):
-        starts = jax.tree.map(lambda x: x[:, -1], branches)
+    if rows > 1 and have_parted(solved):
+        starts = jax.tree.map(lambda x: x[:, -1], first_branches(solved))
         reverse = jax.tree.map(lambda x: x[:, ::-1], tasks)
         back = solve(training.order[:, :, ::-1], reverse, starts)
         back = jax.tree.map(lambda x: x[:, :, ::-1], back)
-        solved = _of_less_energy(solved, back)
+        solved = least_energy(solve(training.order, tasks, fresh, afresh=True), (solved, back))
     solved, flat = _flatten(solved), jax.tree.map(jnp.ravel, tasks)
-    lowest = _lowest_branch(solved.solutions.energy)
+    lowest = lowest_branch(solved.solutions.energy)
     training = training._replace(order=training.order.reshape(-1, lanes * rows, 3))
     found = FinetunedRows(training, samples.test, solved)
     observed = observe_finetuned.in_groups(found, flat, lowest, options, layout, in_turn=turn)
     fixed_point, result = solved.solutions.solved.fixed_point, solved.solutions.result
     return _summarise_finetuning(observed, fixed_point, result, lowest, flat)
-
-
-def _apart(branches) -> np.ndarray:
-    """Where both branches (lanes, rows, 2, 3) are found and differ."""
-    found = np.all(branches[..., 0] > 0, axis=-1)
-    return found & (np.sum(np.abs(branches[..., 0, :2] - branches[..., 1, :2]), axis=-1) > APART)
-
-
-def _of_less_energy(one: LabelledSolutions, other: LabelledSolutions) -> LabelledSolutions:
-    """Of every point (replicates, lanes, rows) the solutions whose lowest energy is lower."""
-
-    def lowest(solved: LabelledSolutions):
-        usable = solved.solutions.result == Result.CONVERGED
-        energy = np.where(usable, solved.solutions.energy, np.inf)
-        return np.mean(np.min(energy, axis=-1), axis=0)
-
-    known, found = lowest(one), lowest(other)
-    better = found + 1e-7 * (1 + np.abs(found)) < known
-
-    def choose(x, y):
-        return np.where(better.reshape(1, *better.shape, *[1] * (x.ndim - 3)), y, x)
-
-    return jax.tree.map(choose, one, other)
 
 
 def _in_turn(options: Options, layout: Layout) -> bool:
@@ -155,8 +131,3 @@ def _summarise_pretraining(observed, fixed_point, result) -> Pretrained:
 def _summarise_finetuning(observed, fixed_point, result, lowest, tasks: Task) -> Finetuned:
     summarise = jax.vmap(summarise_finetuning.function, (1, 1, 1, 0, 0))
     return summarise(observed, fixed_point, result, lowest, tasks)
-
-
-@Program
-def _lowest_branch(energies) -> jax.Array:
-    return jax.vmap(lowest_branch.function, 1)(energies)

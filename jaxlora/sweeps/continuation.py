@@ -30,7 +30,7 @@ from ..replicates import (
 from ..results import Result
 from ..sampling import Draws, FieldDraws
 from ..start import Start, choose
-from ..starts import finetuning_starts_from, pretraining_start_from
+from ..starts import finetuning_starts, finetuning_starts_from, pretraining_start_from
 from ..tasks import Task
 from .layout import Layout
 
@@ -78,21 +78,28 @@ def pretrain_rows(
 
 @Program
 def finetune_rows(
-    sets: TrainingSet, tasks: Task, starts: Start, options: Options, layout: Layout
+    sets: TrainingSet,
+    tasks: Task,
+    starts: Start,
+    afresh: jax.Array,
+    options: Options,
+    layout: Layout,
 ) -> LabelledSolutions:
     """Solve `tasks` (lanes, rows) from both branches, the first of a lane from `starts` (lanes, 2).
 
     The sets' (Q, M, V) are (replicates, lanes, rows, 3). A second branch that has met the first is
-    sought afresh on some rows only; it is followed from there on.
+    sought afresh on some rows only; it is followed from there on. With `afresh` nothing is
+    followed: all rows are solved from the same starts, as `predict` solves them.
     """
 
-    def solve_lane(lane, draws, pool):
+    def solve_lane(lane, draws, pool, afresh):
         orders, tasks, start = lane
         seek = sought_rows(orders.shape[0])
 
         def solve(branches, row):
             order, task, seek = row
-            begin = finetuning_starts_from(task, branches, seek)
+            followed = finetuning_starts_from(task, branches, seek)
+            begin = choose(afresh, finetuning_starts(task, None), followed)
             training = TrainingSet(order, draws, pool)
             solved = finetune_replicates.function(training, task, begin, options)
             return first_branches(solved), solved
@@ -101,7 +108,7 @@ def finetune_rows(
 
     order, draws, pool = sets
     lanes = (jnp.moveaxis(order, 0, 2), tasks, starts)
-    return _replicates_first(layout.map(solve_lane, lanes, draws, pool), 2)
+    return _replicates_first(layout.map(solve_lane, lanes, draws, pool, afresh), 2)
 
 
 def sought_rows(rows: int) -> np.ndarray:

@@ -53,8 +53,10 @@ def sweep(
     from the one before, and points that differ in λ' and α' alone share their pre-training, so that
     this takes a fraction of the time of as many calls of `predict`, and agrees with them to the
     solver's tolerance where solutions are unique. Where both branches of the fine-tuning have met,
-    a second one is sought afresh at every eighth λ and at the ends of a unit, and followed in both
-    directions from where it is found.
+    a second one is sought afresh at every eighth λ and at the ends of a unit, and followed from
+    where it is found. A unit with branches that differ anywhere is solved in the other direction
+    too, and at every point afresh as by `predict`: of all solutions those of least energy are
+    reported, so that no energy is above that of `predict`.
 
     - `theory`: samples, replicates, seed and options of the solves; None for none.
     - `simulation`: dimensions and seeds of layers to train at every point; points that differ in
