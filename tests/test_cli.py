@@ -9,7 +9,9 @@ import pytest
 from helpers import assert_refused
 
 import jaxlora
+from jaxlora.checkpoints import CheckpointError
 from jaxlora.cli import main
+from jaxlora.sweeps import LostWorkersError
 
 POINT = {
     "--tokens": "2",
@@ -122,6 +124,49 @@ def test_failed_solve_is_reported_with_exit_code_three(capsys, monkeypatch):
     output = capsys.readouterr()
     assert json.loads(output.out)["status"]["pretraining"]["result"] == "not_converged"
     assert "pretraining" in output.err
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "code"),
+    [
+        (ValueError("over = 1"), "error: over = 1", 2),
+        (jaxlora.ConvergenceError("stopped", None), "not solved: stopped", 3),
+        (LostWorkersError("all died"), "not done: all died", 3),
+        (CheckpointError("no space"), "not written: no space", 4),
+    ],
+)
+def test_errors_of_every_command_are_one_line_and_an_exit_code(
+    error, words, code, monkeypatch, capsys
+):
+    def fail(*_, **__):
+        raise error
+
+    commands = {
+        "predict": "predict_timed",
+        "tune": "tune",
+        "simulate": "simulate",
+        "compare": "predict",
+        "sweep": "run_sweep",
+    }
+    for command, function in commands.items():
+        monkeypatch.setattr(getattr(jaxlora.cli, f"_{command}"), function, fail)
+        extra = {"simulate": ["--dim", "8"], "compare": ["--dim", "8"], "sweep": ["--out", "x.nc"]}
+        _, *point = arguments()
+        if command == "simulate":
+            point = point[: point.index("--samples")]
+        assert main([command, *point, *extra.get(command, [])]) == code
+        output = capsys.readouterr()
+        assert (output.out, output.err) == ("", f"jaxlora {command}: {words}\n")
+
+
+def test_an_error_of_what_prints_is_no_bad_input(monkeypatch):
+    def fail(*_):
+        raise ValueError("not JSON")
+
+    monkeypatch.setattr(jaxlora.cli._predict, "predict_timed", lambda *_, **__: (None, {}))
+    monkeypatch.setattr(jaxlora.cli._predict, "to_json", fail)
+    with pytest.raises(ValueError, match="not JSON"):
+        main(arguments())
 
 
 def test_version(capsys):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .. import __version__
 from . import _boundary, _compare, _figure, _plot, _predict, _simulate, _sweep, _tune
 from ._exit_codes import BAD_INPUT, OK
+from ._failures import FAILURES, say
 
 
 def run_as_process() -> int:
@@ -24,7 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `jaxlora`; returns the exit code."""
     try:
         parsed = _parser().parse_args(arguments)
-        return parsed.run(parsed)
+        try:
+            done = parsed.work(parsed)
+        except tuple(FAILURES) as error:
+            return say(parsed.command, error)
+        # Here an error is one of ours, to be seen as it is.
+        return parsed.show(parsed, done)
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not try to flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         description="LoRA fine-tuning in a solvable attention model: theory and experiments.",
     )
     parser.add_argument("--version", action="version", version=f"jaxlora {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     _predict.add_command(commands)
     _simulate.add_command(commands)
     _compare.add_command(commands)

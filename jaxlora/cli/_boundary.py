@@ -4,13 +4,14 @@ import argparse
 import json
 import math
 import sys
+from typing import Any
 
 from .. import boundaries
-from ..outputs import ConvergenceError
 from ..report import parameters_of
 from ..results import Result
+from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
-from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
+from ._exit_codes import NOT_SOLVED, OK
 
 KINDS = {
     "collapse": "λ_c: from this λ on Ŵ = 0",
@@ -26,7 +27,7 @@ def add_command(commands) -> None:
     """Add `boundary` to the commands."""
     kinds = "; ".join(f"{kind}: {words}" for kind, words in KINDS.items())
     parser = commands.add_parser("boundary", help="find a phase boundary", description=kinds)
-    parser.set_defaults(run=run)
+    parser.set_defaults(work=work, show=show)
     parser.add_argument("kind", choices=tuple(KINDS))
     search = parser.add_argument_group("search, for all kinds but collapse and zero-branch")
     search.add_argument(
@@ -40,18 +41,16 @@ def add_command(commands) -> None:
     add_flags(parser)
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Find the boundary and print it; returns the exit code."""
-    try:
-        configure(parsed)
-        task = task_of(parsed)
-        found = _find(parsed, task)
-    except ValueError as error:
-        print(f"jaxlora boundary: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except ConvergenceError as error:
-        print(f"jaxlora boundary: not solved: {error}", file=sys.stderr)
-        return NOT_SOLVED
+def work(parsed: argparse.Namespace) -> tuple[Task, dict[str, Any]]:
+    """The task, and the boundary as a JSON object."""
+    configure(parsed)
+    task = task_of(parsed)
+    return task, _find(parsed, task)
+
+
+def show(parsed: argparse.Namespace, done: tuple[Task, dict[str, Any]]) -> int:
+    """Print the boundary; returns the exit code."""
+    task, found = done
     if parsed.format == "json":
         report = {"parameters": parameters_of(task), "boundary": parsed.kind, **found}
         print(json.dumps(report, allow_nan=False, indent=1))
@@ -65,8 +64,7 @@ def run(parsed: argparse.Namespace) -> int:
     return OK
 
 
-def _find(parsed: argparse.Namespace, task) -> dict:
-    """The boundary as a JSON object."""
+def _find(parsed: argparse.Namespace, task: Task) -> dict[str, Any]:
     numerics = numerics_of(parsed)
     if parsed.kind == "collapse":
         return _pair("lam", boundaries.collapse_boundary(task, **numerics))

@@ -4,26 +4,27 @@ import argparse
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..outputs import Prediction
 from ..plotting import save_spectrum
 from ..prediction import predict
 from ..report import number, parameters_of, to_json
-from ..simulation import CheckpointError, Simulation
+from ..simulation import Simulation
 from ..simulation.comparison import Observable, compare
 from ..simulation.ensemble import check
 from ..simulation.report import simulation_to_json
 from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
-from ._exit_codes import BAD_INPUT, NOT_SOLVED, NOT_WRITTEN, OK
+from ._exit_codes import NOT_SOLVED, OK
+from ._failures import NotWrittenError
 from ._simulate import add_experiment, setting_of, simulate_as_asked
 
 
 def add_command(commands) -> None:
     """Add `compare` to the commands."""
     parser = commands.add_parser("compare", help="theory and experiment side by side")
-    parser.set_defaults(run=run)
+    parser.set_defaults(work=work, show=show)
     add_flags(parser)
     group = add_experiment(parser)
     group.add_argument("--dim", type=int, nargs="+", required=True, metavar="D", help="dimensions")
@@ -32,29 +33,41 @@ def add_command(commands) -> None:
     )
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Solve, simulate and print both; returns the exit code."""
+class Compared(NamedTuple):
+    """Theory and experiment of a task, and the seconds that both took."""
+
+    task: Task
+    prediction: Prediction
+    simulations: list[Simulation]
+    observables: list[Observable]
+    seconds: float
+
+
+def work(parsed: argparse.Namespace) -> Compared:
+    """Solve, simulate, and draw the spectrum."""
     start = time.monotonic()
-    try:
-        configure(parsed)
-        task, prediction, simulations = _run(parsed)
-        observables = compare(prediction, simulations)
-        if parsed.spectrum is not None:
-            largest = max(simulations, key=lambda simulation: simulation.setting.dimension)
+    configure(parsed)
+    task, prediction, simulations = _run(parsed)
+    observables = compare(prediction, simulations)
+    if parsed.spectrum is not None:
+        largest = max(simulations, key=lambda simulation: simulation.setting.dimension)
+        try:
             save_spectrum(parsed.spectrum, prediction, largest)
-    except ValueError as error:
-        print(f"jaxlora compare: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except (CheckpointError, OSError) as error:
-        print(f"jaxlora compare: not written: {error}", file=sys.stderr)
-        return NOT_WRITTEN
+        except OSError as error:
+            raise NotWrittenError(error) from error
+    return Compared(task, prediction, simulations, observables, time.monotonic() - start)
+
+
+def show(parsed: argparse.Namespace, done: Compared) -> int:
+    """Print both side by side; returns the exit code."""
+    task, prediction, simulations, observables, seconds = done
     if parsed.format == "json":
         report = {
             "parameters": parameters_of(task),
             "theory": to_json(prediction),
             "simulations": [_without_parameters(simulation) for simulation in simulations],
             "comparison": [_to_json(observable) for observable in observables],
-            "seconds": time.monotonic() - start,
+            "seconds": seconds,
         }
         print(json.dumps(report, allow_nan=False, indent=1))
     else:

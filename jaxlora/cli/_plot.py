@@ -3,9 +3,10 @@
 import argparse
 import json
 import os
-import sys
+from typing import Any
 
-from ._exit_codes import BAD_INPUT, NOT_WRITTEN, OK
+from ._exit_codes import OK
+from ._failures import NotWrittenError
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -17,7 +18,7 @@ def add_commands(commands) -> None:
         help="draw a sweep",
         description="Curves along one axis for the values of another, or a heat map over two.",
     )
-    plot.set_defaults(run=run_plot)
+    plot.set_defaults(work=draw, show=show_path)
     plot.add_argument("file", help="of a sweep, netCDF")
     plot.add_argument("--variable", metavar="NAME", help="what to draw; default: test_error_ft, E'")
     plot.add_argument("--x", metavar="AXIS", help="along which; default: the longest")
@@ -28,19 +29,19 @@ def add_commands(commands) -> None:
     plot.add_argument("--heat", action="store_true", help="a heat map over --x and --by")
     plot.add_argument("--out", metavar="FILE", help="png, pdf or svg; default: beside the sweep")
     info = commands.add_parser("info", help="say what is in a sweep")
-    info.set_defaults(run=run_info)
+    info.set_defaults(work=read, show=show_info)
     info.add_argument("file", help="of a sweep, netCDF")
     info.add_argument("--format", choices=("table", "json"), default="table")
 
 
-def run_plot(parsed: argparse.Namespace) -> int:
-    """Draw and write; returns the exit code."""
+def draw(parsed: argparse.Namespace) -> str:
+    """Draw and write; returns the file."""
     from ..sweeps.pictures import save_sweep
 
     out = parsed.out or f"{parsed.file.removesuffix('.nc')}.png"
+    if not out.endswith(FORMATS):
+        raise ValueError(f"out = {out!r}: must end in one of {', '.join(FORMATS)}")
     try:
-        if not out.endswith(FORMATS):
-            raise ValueError(f"out = {out!r}: must end in one of {', '.join(FORMATS)}")
         with _open(parsed.file) as dataset:
             save_sweep(
                 out,
@@ -51,26 +52,29 @@ def run_plot(parsed: argparse.Namespace) -> int:
                 at=dict(_pair(words) for words in parsed.at),
                 heat=parsed.heat,
             )
-    except ValueError as error:
-        print(f"jaxlora plot: error: {error}", file=sys.stderr)
-        return BAD_INPUT
     except OSError as error:
-        print(f"jaxlora plot: not written: {out}: {error.strerror}", file=sys.stderr)
-        return NOT_WRITTEN
+        raise NotWrittenError(f"{out}: {error.strerror}") from error
+    return out
+
+
+def show_path(parsed: argparse.Namespace, out: str) -> int:
+    """Print where the picture is; returns the exit code."""
     print(out)
     return OK
 
 
-def run_info(parsed: argparse.Namespace) -> int:
-    """Print what is in the file; returns the exit code."""
-    from ..sweeps.description import describe, to_words
+def read(parsed: argparse.Namespace) -> dict[str, Any]:
+    """What is in the file."""
+    from ..sweeps.description import describe
 
-    try:
-        with _open(parsed.file) as dataset:
-            said = describe(dataset)
-    except ValueError as error:
-        print(f"jaxlora info: error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    with _open(parsed.file) as dataset:
+        return describe(dataset)
+
+
+def show_info(parsed: argparse.Namespace, said: dict[str, Any]) -> int:
+    """Print what is in the file; returns the exit code."""
+    from ..sweeps.description import to_words
+
     print(json.dumps(said, indent=1) if parsed.format == "json" else to_words(parsed.file, said))
     return OK
 

@@ -3,17 +3,18 @@
 import argparse
 import json
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..bayes import SAMPLES_SHARE, BayesBenchmark, bayes_optimal
 from ..kinks import Kink
+from ..outputs import Prediction
 from ..prediction import predict_timed
 from ..report import add_bayes, add_sensitivities, parameters_of, precision_of, to_json, to_table
-from ..sensitivities import sensitivities
+from ..sensitivities import Sensitivities, sensitivities
 from ..stability import Stability
 from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
-from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
+from ._exit_codes import NOT_SOLVED, OK
 
 LARGEST_POOR_SHARE = 1e-2  # of posterior averages that go without a warning
 
@@ -21,7 +22,7 @@ LARGEST_POOR_SHARE = 1e-2  # of posterior averages that go without a warning
 def add_command(commands) -> None:
     """Add `predict` to the commands."""
     parser = commands.add_parser("predict", help="predict both stages at one parameter point")
-    parser.set_defaults(run=run)
+    parser.set_defaults(work=work, show=show)
     add_flags(parser)
     parser.add_argument(
         "--bayes", action="store_true", help="add the Bayes-optimal benchmark of both stages"
@@ -33,20 +34,32 @@ def add_command(commands) -> None:
     )
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Predict and print; returns the exit code."""
-    try:
-        configure(parsed)
-        task, numerics = task_of(parsed), numerics_of(parsed)
-        # The benchmark first: it is what refuses some tasks.
-        benchmark = _benchmark(task, numerics) if parsed.bayes else None
-        prediction, seconds = predict_timed(task, **numerics)
-        slopes = None
-        if parsed.sensitivities:
-            slopes = sensitivities(task, throw=False, known=prediction, **numerics)
-    except ValueError as error:
-        print(f"jaxlora predict: error: {error}", file=sys.stderr)
-        return BAD_INPUT
+class Predicted(NamedTuple):
+    """A prediction of a task, the seconds that it took, and what was asked for beside it."""
+
+    task: Task
+    prediction: Prediction
+    seconds: dict[str, float]
+    benchmark: BayesBenchmark | None
+    slopes: Sensitivities | None
+
+
+def work(parsed: argparse.Namespace) -> Predicted:
+    """Predict."""
+    configure(parsed)
+    task, numerics = task_of(parsed), numerics_of(parsed)
+    # The benchmark first: it is what refuses some tasks.
+    benchmark = _benchmark(task, numerics) if parsed.bayes else None
+    prediction, seconds = predict_timed(task, **numerics)
+    slopes = None
+    if parsed.sensitivities:
+        slopes = sensitivities(task, throw=False, known=prediction, **numerics)
+    return Predicted(task, prediction, seconds, benchmark, slopes)
+
+
+def show(parsed: argparse.Namespace, done: Predicted) -> int:
+    """Print the prediction; returns the exit code."""
+    task, prediction, seconds, benchmark, slopes = done
     report = {
         "parameters": parameters_of(task),
         **to_json(prediction),

@@ -5,20 +5,20 @@ import json
 import sys
 import time
 
-from ..simulation import Checkpoint, CheckpointError, Setting, Simulation, Training, simulate
+from ..simulation import Checkpoint, Setting, Simulation, Training, simulate
 from ..simulation.optimisers import OPTIMISERS
 from ..simulation.progress import ProgressLine
 from ..simulation.report import simulation_to_json, simulation_to_table
 from ..simulation.setting import CENTRINGS
 from ..tasks import Task
 from ._arguments import add_flags, configure, task_of
-from ._exit_codes import BAD_INPUT, NOT_SOLVED, NOT_WRITTEN, OK
+from ._exit_codes import NOT_SOLVED, OK
 
 
 def add_command(commands) -> None:
     """Add `simulate` to the commands."""
     parser = commands.add_parser("simulate", help="train layers of finite dimension and measure")
-    parser.set_defaults(run=run)
+    parser.set_defaults(work=work, show=show)
     add_flags(parser, theory=False)
     group = add_experiment(parser)
     group.add_argument("--dim", type=int, required=True, metavar="D", help="dimension")
@@ -89,19 +89,18 @@ def simulate_as_asked(parsed: argparse.Namespace, task: Task, setting: Setting) 
         )
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Simulate and print; returns the exit code."""
+def work(parsed: argparse.Namespace) -> tuple[Simulation, float]:
+    """The simulation, and the seconds that it took."""
     start = time.monotonic()
-    try:
-        configure(parsed)
-        simulation = simulate_as_asked(parsed, task_of(parsed), setting_of(parsed, parsed.dim))
-    except ValueError as error:
-        print(f"jaxlora simulate: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except CheckpointError as error:
-        print(f"jaxlora simulate: not written: {error}", file=sys.stderr)
-        return NOT_WRITTEN
-    report = simulation_to_json(simulation) | {"seconds": time.monotonic() - start}
+    configure(parsed)
+    simulation = simulate_as_asked(parsed, task_of(parsed), setting_of(parsed, parsed.dim))
+    return simulation, time.monotonic() - start
+
+
+def show(parsed: argparse.Namespace, done: tuple[Simulation, float]) -> int:
+    """Print the simulation; returns the exit code."""
+    simulation, seconds = done
+    report = simulation_to_json(simulation) | {"seconds": seconds}
     if parsed.format == "json":
         print(json.dumps(report, allow_nan=False, indent=1))
     else:

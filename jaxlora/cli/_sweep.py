@@ -3,19 +3,21 @@
 import argparse
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ..checkpoints import CheckpointError
 from ..options import PRECISIONS
-from ..sweeps import LostWorkersError, Progress, default_layout
+from ..sweeps import Progress, default_layout
 from ..sweeps import run as run_sweep
 from ..sweeps.configuration import Configuration, configuration_of, read_tables
 from ..sweeps.design import PARAMETERS
 from ..sweeps.engines import KINDS
 from ._arguments import add_machine, configure
-from ._exit_codes import BAD_INPUT, NOT_SOLVED, NOT_WRITTEN, OK
+from ._exit_codes import NOT_SOLVED, OK
+
+if TYPE_CHECKING:
+    import xarray
 
 # Flags that set a key of a table: flag, table, key, and what argparse is to know of them.
 KEYS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
@@ -38,7 +40,7 @@ def add_command(commands) -> None:
         "there, or both. Run again, an interrupted sweep goes on where it was. Parameters are "
         "numbers, lists 0.1,0.2, or ranges lin:FIRST:LAST:COUNT and log:FIRST:LAST:COUNT.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(work=work, show=show)
     parser.add_argument("file", nargs="?", help="a TOML file; flags take precedence")
     parser.add_argument("--out", required=True, metavar="FILE.nc", help="the result, as netCDF")
     task = parser.add_argument_group("task")
@@ -53,49 +55,49 @@ def add_command(commands) -> None:
         metavar=("Q0", "Q", "M"),
         help="an effective pre-training; several times for an axis",
     )
-    work = parser.add_argument_group("work")
-    work.add_argument("--design", choices=("grid", "list"), help="all combinations, or in parallel")
-    work.add_argument("--random", type=int, metavar="N", help="so many random points in the ranges")
-    work.add_argument("--dim", type=_axis, metavar="D", help="train layers of these dimensions")
-    work.add_argument("--no-theory", action="store_true", help="the layers only")
-    work.add_argument("--bayes", action="store_true", help="add the Bayes-optimal benchmark")
-    work.add_argument("--chunk", type=int, metavar="N", help="points that are kept at a time")
-    work.add_argument("--devices", type=int, metavar="N", help="that share the points")
-    work.add_argument("--engine", choices=KINDS)
+    group = parser.add_argument_group("work")
+    group.add_argument(
+        "--design", choices=("grid", "list"), help="all combinations, or in parallel"
+    )
+    group.add_argument(
+        "--random", type=int, metavar="N", help="so many random points in the ranges"
+    )
+    group.add_argument("--dim", type=_axis, metavar="D", help="train layers of these dimensions")
+    group.add_argument("--no-theory", action="store_true", help="the layers only")
+    group.add_argument("--bayes", action="store_true", help="add the Bayes-optimal benchmark")
+    group.add_argument("--chunk", type=int, metavar="N", help="points that are kept at a time")
+    group.add_argument("--devices", type=int, metavar="N", help="that share the points")
+    group.add_argument("--engine", choices=KINDS)
     for flag, _, _, settings in KEYS:
         metavar = {} if settings.get("type") is not int else {"metavar": "N"}
-        work.add_argument(flag, **metavar, **settings)
-    work.add_argument("--precision", choices=PRECISIONS)
-    add_machine(work)
+        group.add_argument(flag, **metavar, **settings)
+    group.add_argument("--precision", choices=PRECISIONS)
+    add_machine(group)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Sweep and write; returns the exit code."""
+def work(parsed: argparse.Namespace) -> "tuple[xarray.Dataset, float]":
+    """Sweep and write; the result, and the seconds that it took."""
     start = time.monotonic()
-    try:
-        configure(parsed)
-        chosen = _configuration(parsed)
-        plan, layout = chosen.plan, None
-        if chosen.devices > 1:
-            layout = default_layout(*plan.largest, chosen.devices)
-        with _bar(parsed) as bar:
-            dataset = run_sweep(
-                plan, out=parsed.out, engine=chosen.engine, layout=layout, watch=_watch(bar)
-            )
-    except ValueError as error:
-        print(f"jaxlora sweep: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except CheckpointError as error:
-        print(f"jaxlora sweep: not written: {error}", file=sys.stderr)
-        return NOT_WRITTEN
-    except LostWorkersError as error:
-        print(f"jaxlora sweep: not done: {error}", file=sys.stderr)
-        return NOT_SOLVED
+    configure(parsed)
+    chosen = _configuration(parsed)
+    plan, layout = chosen.plan, None
+    if chosen.devices > 1:
+        layout = default_layout(*plan.largest, chosen.devices)
+    with _bar(parsed) as bar:
+        dataset = run_sweep(
+            plan, out=parsed.out, engine=chosen.engine, layout=layout, watch=_watch(bar)
+        )
+    return dataset, time.monotonic() - start
+
+
+def show(parsed: argparse.Namespace, done: "tuple[xarray.Dataset, float]") -> int:
+    """Say what was written; returns the exit code."""
     from ..sweeps.dataset import failures
 
+    dataset, seconds = done
     along = " × ".join(f"{size} {name}" for name, size in dataset.sizes.items())
-    print(f"{parsed.out}: {along or '1 point'}, {time.monotonic() - start:.1f} s")
+    print(f"{parsed.out}: {along or '1 point'}, {seconds:.1f} s")
     for stage, count in failures(dataset).items():
         print(f"jaxlora sweep: warning: {stage}: {count} points failed", file=sys.stderr)
     return NOT_SOLVED if failures(dataset) else OK

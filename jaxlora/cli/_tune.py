@@ -8,14 +8,13 @@ import time
 from typing import Any
 
 from ..kinks import Kink
-from ..outputs import ConvergenceError
 from ..report import number, parameters_of, row, to_json
 from ..terminal import StatusLine
 from ..tuning import BOUNDS, OBJECTIVES, Evaluation, Tuned, tune
 from ..tuning.descent import DESCENTS
 from ..tuning.search import SAMPLES
 from ._arguments import add_flags, configure, numerics_of, task_of
-from ._exit_codes import BAD_INPUT, NOT_SOLVED, OK
+from ._exit_codes import NOT_SOLVED, OK
 
 
 def add_command(commands) -> None:
@@ -25,7 +24,7 @@ def add_command(commands) -> None:
         help="find the best hyperparameters",
         description="Tunes by exact gradients, from the task of the flags and from other starts.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(work=work, show=show)
     add_flags(parser)
     parser.set_defaults(samples=SAMPLES)
     group = parser.add_argument_group("tuning")
@@ -53,31 +52,30 @@ def add_command(commands) -> None:
     )
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Tune and print; returns the exit code."""
+def work(parsed: argparse.Namespace) -> tuple[Tuned, float]:
+    """Tune; the result, and the seconds that it took."""
     start = time.monotonic()
-    try:
-        configure(parsed)
-        task, over = task_of(parsed), dict(map(_bounds, parsed.over))
-        with StatusLine(always=parsed.verbose) as line:
-            tuned = tune(
-                task,
-                over,
-                parsed.objective,
-                starts=parsed.starts,
-                optimiser=parsed.optimiser,
-                tol=parsed.tol,
-                max_evaluations=parsed.max_evaluations,
-                watch=_watch(line, parsed),
-                **_silent(numerics_of(parsed)),
-            )
-    except ValueError as error:
-        print(f"jaxlora tune: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except ConvergenceError as error:
-        print(f"jaxlora tune: not solved: {error}", file=sys.stderr)
-        return NOT_SOLVED
-    report = _to_json(tuned) | {"seconds": time.monotonic() - start}
+    configure(parsed)
+    task, over = task_of(parsed), dict(map(_bounds, parsed.over))
+    with StatusLine(always=parsed.verbose) as line:
+        tuned = tune(
+            task,
+            over,
+            parsed.objective,
+            starts=parsed.starts,
+            optimiser=parsed.optimiser,
+            tol=parsed.tol,
+            max_evaluations=parsed.max_evaluations,
+            watch=_watch(line, parsed),
+            **_silent(numerics_of(parsed)),
+        )
+    return tuned, time.monotonic() - start
+
+
+def show(parsed: argparse.Namespace, done: tuple[Tuned, float]) -> int:
+    """Print what was found; returns the exit code."""
+    tuned, seconds = done
+    report = _to_json(tuned) | {"seconds": seconds}
     print(
         json.dumps(report, allow_nan=False, indent=1) if parsed.format == "json" else _table(report)
     )
