@@ -24,9 +24,10 @@ class Layout(NamedTuple):
         each = -(-count // self.devices)
         batch = min(self.batch, each)
         full = -(-each // batch) * batch * self.devices
-        # Points are repeated where they do not divide evenly, which compiles for one size.
-        rows = jnp.minimum(jnp.arange(full), count - 1)
-        padded = jax.tree.map(lambda x: x[rows], points)
+        if full > count:
+            # Points are repeated where they do not divide evenly, which compiles for one size.
+            rows = jnp.minimum(jnp.arange(full), count - 1)
+            points = jax.tree.map(lambda x: x[rows], points)
 
         def on_device(points, *shared):
             # One at a time is no batch: under vmap, conditions take both ways.
@@ -43,7 +44,7 @@ class Layout(NamedTuple):
                 out_specs=split,
                 check_vma=False,
             )
-        return jax.tree.map(lambda x: x[:count], on_device(padded, *shared))
+        return jax.tree.map(lambda x: x[:count], on_device(points, *shared))
 
 
 def default_layout(samples: int, tokens: int, devices: int = 1) -> Layout:
