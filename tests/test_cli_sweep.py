@@ -247,6 +247,33 @@ def test_failed_points_are_left_out_and_counted(swept):
         np.testing.assert_array_equal(np.isnan(first), [False, True, False])
 
 
+def test_trained_layers_that_did_not_converge_are_hollow_and_not_in_heat_maps(swept):
+    import matplotlib.figure
+
+    with xarray.load_dataset(swept, engine="h5netcdf") as dataset:
+        dataset["simulated_converged_ft"][1, 0] = 0.5
+        points = dataset.simulated_overlap.isel(lam_ft=0, dim=0)
+        axes = matplotlib.figure.Figure().subplots()
+        plot_sweep(axes, dataset, "overlap", x="alpha_ft", by="lam_ft")
+        _, filled, hollow, _, other = axes.get_lines()
+        np.testing.assert_array_equal(filled.get_ydata(), points.where([True, False, True]))
+        np.testing.assert_array_equal(hollow.get_ydata(), points.where([False, True, False]))
+        assert filled.get_markerfacecolor() is filled.get_color()
+        assert hollow.get_markerfacecolor() == "white"
+        assert hollow.get_color() is filled.get_color()
+        assert np.all(np.isfinite(other.get_ydata()))
+        # The pre-training is given, and has no training that could fail.
+        axes = matplotlib.figure.Figure().subplots()
+        plot_sweep(axes, dataset, "test_error", x="alpha_ft", by="lam_ft")
+        assert len(axes.get_lines()) == 4
+        axes = matplotlib.figure.Figure().subplots()
+        plot_sweep(
+            axes, dataset.drop_vars("overlap"), "overlap", x="alpha_ft", by="lam_ft", heat=True
+        )
+        drawn = np.ma.filled(axes.collections[0].get_array().reshape(2, 3), np.nan)
+        np.testing.assert_array_equal(np.isnan(drawn), [[False, True, False], [False] * 3])
+
+
 def test_values_of_a_list_belong_together():
     design = make_design(
         {"tokens": 2, "given": (1.5, 1.5, 1.0), "delta": 0.5}

@@ -1,5 +1,6 @@
 """Pictures of a sweep."""
 
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,7 @@ import xarray
 from ..plotting import GREY
 from .dataset import solved
 from .slices import choose_axes, choose_variable, hold
-from .variables import SIMULATED, STDERR
+from .variables import CONVERGED, NUMBERS, SIMULATED, STDERR, SUFFIX
 
 # What nothing can beat, and what there is without fine-tuning, for each number.
 BOUNDS = {
@@ -40,7 +41,9 @@ def plot_sweep(
 
     Lines are theory, with bands of two standard errors; points with bars are trained layers. The
     Bayes-optimal number is dashed, that of the frozen layer dotted. `at` holds the other axes.
-    Points that failed are left out. Raises ValueError for names that the dataset does not have.
+    Points that failed are left out; of trained layers, those whose training did not converge for
+    every seed are hollow, and left out of a heat map. Raises ValueError for names that the dataset
+    does not have.
     """
     name = choose_variable(dataset, variable)
     chosen = hold(dataset, at or {}, [])
@@ -97,16 +100,21 @@ def _points(axes, dataset: xarray.Dataset, name: str, x: str, colour, label, des
         words = label if k == 0 else None
         if words is None and describe:
             words = f"$D = {dim}$"
-        axes.errorbar(
-            one[x].values,
-            one[SIMULATED + name].values,
-            BANDS * one[SIMULATED + name + STDERR].values,
-            fmt=MARKERS[k % len(MARKERS)],
-            color=colour,
-            markersize=4,
-            linewidth=1,
-            label=words,
-        )
+        values, converged = one[SIMULATED + name], _converged(one, name)
+        for which, face, said in ((converged, colour, words), (~converged, "white", None)):
+            if said is None and not which.any():
+                continue
+            axes.errorbar(
+                one[x].values,
+                values.where(which).values,
+                BANDS * one[SIMULATED + name + STDERR].values,
+                fmt=MARKERS[k % len(MARKERS)],
+                color=colour,
+                markerfacecolor=face,
+                markersize=4,
+                linewidth=1,
+                label=said,
+            )
 
 
 def _references(axes, dataset: xarray.Dataset, name: str, x: str, by: str | None) -> None:
@@ -132,6 +140,8 @@ def _heat(axes, dataset: xarray.Dataset, name: str, x: str, by: str) -> None:
     for axis in (x, by):
         dataset = dataset.sortby(axis)
         dataset = dataset.isel({axis: np.isfinite(dataset[axis].values)})
+    if source != name:
+        dataset = dataset.assign({source: dataset[source].where(_converged(dataset, name))})
     z = _solved(dataset.transpose(by, x, ...), source)
     edges = [_edges(dataset[axis].values) for axis in (x, by)]
     mesh = axes.pcolormesh(*edges, z, cmap="viridis")
@@ -166,6 +176,14 @@ def _edges(values: np.ndarray) -> np.ndarray:
         middle = (x[1:] + x[:-1]) / 2
         edges = np.concatenate([[1.5 * x[0] - 0.5 * x[1]], middle, [1.5 * x[-1] - 0.5 * x[-2]]])
     return np.exp(edges) if _is_logarithmic(values) else edges
+
+
+def _converged(dataset: xarray.Dataset, name: str) -> xarray.DataArray:
+    """Where the training behind a number of trained layers converged for every seed."""
+    stages = list(SUFFIX)
+    stage = next(variable.stage for variable in NUMBERS if variable.name == name)
+    shares = [dataset[CONVERGED + SUFFIX[s]] for s in stages[: stages.index(stage) + 1]]
+    return functools.reduce(np.minimum, shares) == 1
 
 
 def _solved(dataset: xarray.Dataset, name: str) -> np.ndarray:
