@@ -12,26 +12,11 @@ from ..activations import ACTIVATIONS
 from ..options import PRECISIONS, REPLICATES, SAMPLES, Options
 from ..tasks import Task
 
-TASK_FIELDS = (
-    "tokens",
-    "activation",
-    "kappa0",
-    "kappa",
-    "alpha",
-    "delta",
-    "lam",
-    "alpha_ft",
-    "lam_ft",
-    "reuse",
-    "beta",
-    "active_ratio",
-    "given",
-)
-
 
 def task_of(parsed: argparse.Namespace) -> Task:
     """The task that the flags describe; raises ValueError for a bad parameter."""
-    return Task(**{name: getattr(parsed, name) for name in TASK_FIELDS})
+    names = [field.name for field in dataclasses.fields(Task)]
+    return Task(**{name: getattr(parsed, name) for name in names})
 
 
 def numerics_of(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which points a sweep consists of."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,11 @@ from ..tasks import Task, refusal
 STATIC = ("tokens", "activation", "reuse")
 REAL = ("kappa0", "kappa", "alpha", "delta", "lam", "alpha_ft", "lam_ft", "beta", "active_ratio")
 PARAMETERS = (*STATIC, *REAL, "given")
-DEFAULTS = {"activation": "softmax", "reuse": False, "beta": 1.0, "active_ratio": 1.0}
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Task.__init__).parameters.items()
+    if parameter.default not in (None, parameter.empty)
+}
 GIVEN_REPLACES = ("kappa0", "kappa", "alpha", "lam")
 KINDS, SCALES = ("grid", "list"), ("lin", "log")
 
