@@ -3,15 +3,17 @@
 import argparse
 import dataclasses
 import json
-import sys
 import time
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ..checkpoints import CheckpointError
-from ..figures import FIGURES, FULL, QUICK, Figure, Scale, make_figure
 from ._arguments import add_machine, configure
-from ._exit_codes import BAD_INPUT, NOT_WRITTEN, OK
+from ._exit_codes import OK
+from ._failures import NotWrittenError
+
+if TYPE_CHECKING:
+    from ..figures import Figure, Scale
 
 
 def add_command(commands) -> None:
@@ -23,10 +25,8 @@ def add_command(commands) -> None:
         "them, and says what became of the paper's conclusions. Run again, an interrupted figure "
         "goes on where it was.",
     )
-    parser.set_defaults(run=run, precision="float64")
-    parser.add_argument(
-        "numbers", type=int, nargs="+", metavar="N", help=f"of figures, 1 to {len(FIGURES)}"
-    )
+    parser.set_defaults(work=work, show=show, precision="float64")
+    parser.add_argument("numbers", type=int, nargs="+", metavar="N", help="of figures, 1 to 6")
     parser.add_argument("--out", default="figures", metavar="DIR", help="default: figures")
     parser.add_argument("--quick", action="store_true", help="coarser curves, smaller layers")
     parser.add_argument("--theory-only", action="store_true", help="no trained layers")
@@ -41,45 +41,44 @@ def add_command(commands) -> None:
     add_machine(parser.add_argument_group("machine"))
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Draw and print; returns the exit code."""
-    start, made = time.monotonic(), []
-    try:
-        configure(parsed)
-        scale = _scale(parsed)
-        for number in parsed.numbers:
-            if number not in FIGURES:
-                raise ValueError(f"figure = {number}: must be from 1 to {len(FIGURES)}")
-        for number in parsed.numbers:
-            with tqdm(
-                desc=f"figure {number}",
-                unit=" points",
-                disable=True if parsed.quiet else None,
-                dynamic_ncols=True,
-            ) as bar:
-                made.append(make_figure(number, parsed.out, scale, watch=_watch(bar)))
-            if parsed.format == "table":
-                print(_table(made[-1]), flush=True)
-    except ValueError as error:
-        print(f"jaxlora figure: error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except CheckpointError as error:
-        print(f"jaxlora figure: not written: {error}", file=sys.stderr)
-        return NOT_WRITTEN
-    except OSError as error:
-        print(f"jaxlora figure: not written: {parsed.out}: {error.strerror}", file=sys.stderr)
-        return NOT_WRITTEN
-    seconds = time.monotonic() - start
+def work(parsed: argparse.Namespace) -> "tuple[list[Figure], float]":
+    """Draw; the figures, and the seconds that they took."""
+    from ..figures import check_numbers  # xarray, which takes most of a second
+
+    start = time.monotonic()
+    configure(parsed)
+    scale = _scale(parsed)
+    check_numbers(parsed.numbers)
+    return [_draw(number, scale, parsed) for number in parsed.numbers], time.monotonic() - start
+
+
+def _draw(number: int, scale: "Scale", parsed: argparse.Namespace) -> "Figure":
+    from ..figures import make_figure
+
+    # None: where stderr is a terminal.
+    hidden = True if parsed.quiet else None
+    words = f"figure {number}"
+    with tqdm(desc=words, unit=" points", disable=hidden, dynamic_ncols=True) as bar:
+        try:
+            return make_figure(number, parsed.out, scale, watch=_watch(bar))
+        except OSError as error:
+            raise NotWrittenError(f"{parsed.out}: {error.strerror}") from error
+
+
+def show(parsed: argparse.Namespace, done: "tuple[list[Figure], float]") -> int:
+    """Print what became of the claims; returns the exit code."""
+    figures, seconds = done
     if parsed.format == "json":
-        print(
-            json.dumps({"figures": [_to_json(one) for one in made], "seconds": seconds}, indent=1)
-        )
+        report = {"figures": [_to_json(one) for one in figures], "seconds": seconds}
+        print(json.dumps(report, indent=1))
     else:
-        print(f"{seconds:.0f} s")
+        print("\n\n".join(map(_table, figures)), f"\n\n{seconds:.0f} s", sep="")
     return OK
 
 
-def _scale(parsed: argparse.Namespace) -> Scale:
+def _scale(parsed: argparse.Namespace) -> "Scale":
+    from ..figures import FULL, QUICK
+
     scale = QUICK if parsed.quick else FULL
     changes = {"seeds": parsed.seeds, "samples": parsed.samples, "seed": parsed.seed}
     changes["dims"] = None if parsed.dims is None else tuple(parsed.dims)
@@ -96,14 +95,14 @@ def _watch(bar: tqdm):
     return watch
 
 
-def _table(figure: Figure) -> str:
+def _table(figure: "Figure") -> str:
     lines = [f"{figure.picture}, data in {figure.data}"]
     for claim in figure.claims:
         lines += [f"  {claim.statement}: {claim.verdict}", f"    {claim.numbers}"]
     return "\n".join(lines)
 
 
-def _to_json(figure: Figure) -> dict:
+def _to_json(figure: "Figure") -> dict:
     return {
         "figure": figure.number,
         "picture": str(figure.picture),

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import NamedTuple
 
@@ -45,8 +46,7 @@ def make_figure(
     trained, and where a file is there from another scale; CheckpointError where the disk does not
     take a result; RuntimeError without float64.
     """
-    if number not in FIGURES:
-        raise ValueError(f"figure = {number}: must be from 1 to {len(FIGURES)}")
+    check_numbers([number])
     module, folder = FIGURES[number], pathlib.Path(out)
     lab = Lab(folder / f"figure{number}", scale, watch)
     data = module.collect(lab)
@@ -55,3 +55,10 @@ def make_figure(
     picture = folder / f"figure{number}.png"
     figure.savefig(picture, dpi=130)
     return Figure(number, picture, lab.folder, module.claims(data))
+
+
+def check_numbers(numbers: Iterable[int]) -> None:
+    """Raise ValueError for a number that is no figure."""
+    for number in numbers:
+        if number not in FIGURES:
+            raise ValueError(f"figure = {number}: must be from 1 to {len(FIGURES)}")

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from ..execution import check_numerics
+from ..simulation import Setting
 from ..simulation.ensemble import check_seeds
 
 
@@ -27,8 +29,11 @@ class Scale:
     quick: bool = False
 
     def __post_init__(self):
+        check_numerics(self.samples, self.replicates, self.seed)
         if self.seeds is not None:
             check_seeds(self.seeds, self.seed)
+        for dim in self.dims or ():
+            Setting(dim)
 
 
 def spread(length: int, count: int) -> np.ndarray:
