@@ -21,8 +21,8 @@ GRADIENT = 1e-6
 LARGEST = 3000  # iterations of a peer
 
 
-def problem(stage: str, dimension: int):
-    """The objective and the start (D, k), the same in every process."""
+def problem(stage: str, dimension: int, seed: int = 0):
+    """The objective and the start (D, k) of a seed, the same in every process."""
     import jax
     import jax.numpy as jnp
 
@@ -36,13 +36,13 @@ def problem(stage: str, dimension: int):
         )
     else:
         task = jaxlora.Task(tokens=3, delta=0.5, given=(1.5, 1.5, 1.0), alpha_ft=3, lam_ft=0.5)
-    stages = Stages(task, Setting(dimension), 0)
+    stages = Stages(task, Setting(dimension), seed)
     if stage == "pretraining":
         objective = stages.pretraining(stages.pretraining_sequences())
     else:
         objective = stages.finetuning(stages.layers(None), None)
     columns = dimension if stage == "pretraining" else 1
-    return objective, jax.random.normal(jax.random.key(5), (dimension, columns), jnp.float64)
+    return objective, jax.random.normal(jax.random.key(5 + seed), (dimension, columns), jnp.float64)
 
 
 def ours(stage: str, dimension: int) -> dict:
@@ -219,13 +219,21 @@ def best_time(function, repeats: int = 5) -> float:
     return min(times)
 
 
+def batched(stage: str, dimension: int) -> dict:
+    """Several seeds at once against one after another, by us."""
+    from batched_seeds import batched_seeds
+
+    return batched_seeds(stage, dimension)
+
+
 def child(arguments: list[str]) -> None:
     """One run, printed as JSON."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
     solver, stage, dimension = arguments
-    function = {"ours": ours, "scipy": scipy, "torch": torch}[solver]
+    functions = {"ours": ours, "scipy": scipy, "torch": torch, "batched": batched}
+    function = functions[solver]
     result = function(stage, int(dimension))
     result["peak_MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(json.dumps(result))
@@ -244,12 +252,20 @@ def main() -> None:
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--pretraining", type=int, nargs="*", default=PRETRAINING)
     parser.add_argument("--finetuning", type=int, nargs="*", default=FINETUNING)
+    parser.add_argument("--batched-seeds", action="store_true", help="that section alone")
     parsed = parser.parse_args()
     if parsed.child:
         child(parsed.child)
         return
+    from batched_seeds import SIZES
     from measure import print_table, results_file, save
 
+    path = results_file("simulation")
+    seeds = [run("batched", *size) for size in SIZES]
+    print_table(seeds)
+    if parsed.batched_seeds:
+        save(json.loads(path.read_text()) | {"batched_seeds": seeds}, path)
+        return
     rows = []
     sizes = [("pretraining", D) for D in parsed.pretraining]
     sizes += [("finetuning", D) for D in parsed.finetuning]
@@ -265,7 +281,7 @@ def main() -> None:
     keys = ("stage", "D", "solver", "seconds", "over_ours", "evaluations", "ms_per_evaluation")
     keys += ("share_of_limit", "peak_MB", "same_minimum")
     print_table([{key: row.get(key, "") for key in keys} for row in rows])
-    save({"rows": rows}, results_file("simulation"))
+    save({"rows": rows, "batched_seeds": seeds}, path)
 
 
 if __name__ == "__main__":
