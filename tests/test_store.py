@@ -192,6 +192,32 @@ def test_killed_dask_worker_costs_its_chunk_only(tmp_path, environment, expected
         np.testing.assert_array_equal(dataset[name], serial[name], err_msg=name)
 
 
+ON_WORKER = """
+import pickle
+import jax, jax.numpy as jnp
+from jaxlora.sweeps import engines
+jax.config.update("jax_default_device", jax.devices()[1])
+shared = pickle.dumps(engines.settings())
+jax.config.update("jax_default_device", None)
+engines.do = lambda *_: jnp.zeros(()).devices().pop().id
+assert engines.do() == 0
+assert engines._on_worker(None, None, None, pickle.loads(shared)) == 1
+try:
+    engines._on_worker(None, None, None, {"jax_default_device": ("rocm", 0)})
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_workers_use_the_default_device():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_WORKER], env=os.environ | flags, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "device = 'rocm': a worker of Dask does not have it\n"
+
+
 def test_file_of_something_else_is_not_replaced(tmp_path):
     out = tmp_path / "sweep.nc"
     out.write_text("mine")

@@ -19,6 +19,7 @@ SETTINGS = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
 )
+DEVICE = "jax_default_device"
 Done = Iterator[tuple[Unit, Arrays]]
 
 
@@ -121,8 +122,13 @@ class Engine:
 
 
 def settings() -> dict[str, Any]:
-    """JAX's settings that workers are to have too."""
-    return {name: jax.config.values[name] for name in SETTINGS}
+    """JAX's settings that workers are to have too; a device by its platform and number."""
+    found = {name: getattr(jax.config, name) for name in SETTINGS}
+    device = getattr(jax.config, DEVICE)
+    if device is not None:
+        device = jax.devices(device)[0] if isinstance(device, str) else device
+        found[DEVICE] = (device.platform, device.id)
+    return found
 
 
 def _identity(plan: Plan) -> Plan:
@@ -131,5 +137,14 @@ def _identity(plan: Plan) -> Plan:
 
 def _on_worker(plan: Plan, unit: Unit, layout: Layout | None, shared: dict[str, Any]) -> Arrays:
     for name, value in shared.items():
-        jax.config.update(name, value)
+        jax.config.update(name, _own_device(*value) if name == DEVICE else value)
     return do(plan, unit, layout)
+
+
+def _own_device(platform: str, number: int) -> Any:
+    """The device of this process that has the number, or the first of the platform."""
+    try:
+        devices = jax.local_devices(backend=platform)
+    except RuntimeError as error:
+        raise ValueError(f"device = {platform!r}: a worker of Dask does not have it") from error
+    return next((device for device in devices if device.id == number), devices[0])
