@@ -17,6 +17,7 @@ from .options import Options
 from .outputs import ConvergenceError, Prediction
 from .prediction import predict, predict_timed, solve_finetuning, solve_pretraining
 from .results import Result
+from .saving import load, save
 from .sensitivities import Sensitivities, sensitivities
 from .stability import Stability
 from .sweeps import sweep
@@ -46,6 +47,7 @@ __all__ = [
     "best_split",
     "collapse_boundary",
     "effective_noise",
+    "load",
     "pareto_front",
     "parting_boundary",
     "predict",
@@ -53,6 +55,7 @@ __all__ = [
     "recalibrated_noise",
     "replicon_boundary",
     "reused_noise",
+    "save",
     "sensitivities",
     "solve_finetuning",
     "solve_pretraining",

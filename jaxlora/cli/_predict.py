@@ -6,15 +6,18 @@ import sys
 from typing import Any, NamedTuple
 
 from ..bayes import SAMPLES_SHARE, BayesBenchmark, bayes_optimal
+from ..checkpoints import CheckpointError
 from ..kinks import Kink
 from ..outputs import Prediction
 from ..prediction import predict_timed
 from ..report import add_bayes, add_sensitivities, parameters_of, precision_of, to_json, to_table
+from ..saving import check_replaceable, save
 from ..sensitivities import Sensitivities, sensitivities
 from ..stability import Stability
 from ..tasks import Task
 from ._arguments import add_flags, configure, numerics_of, task_of
 from ._exit_codes import NOT_SOLVED, OK
+from ._failures import say
 
 LARGEST_POOR_SHARE = 1e-2  # of posterior averages that go without a warning
 
@@ -32,6 +35,9 @@ def add_command(commands) -> None:
         action="store_true",
         help="add the elasticities d log/d log θ of every error by every real parameter",
     )
+    parser.add_argument(
+        "--save", metavar="FILE.nc", help="write task and prediction, for jaxlora.load"
+    )
 
 
 class Predicted(NamedTuple):
@@ -48,6 +54,8 @@ def work(parsed: argparse.Namespace) -> Predicted:
     """Predict."""
     configure(parsed)
     task, numerics = task_of(parsed), numerics_of(parsed)
+    if parsed.save is not None:
+        check_replaceable(parsed.save)
     # The benchmark first: it is what refuses some tasks.
     benchmark = _benchmark(task, numerics) if parsed.bayes else None
     prediction, seconds = predict_timed(task, **numerics)
@@ -78,10 +86,16 @@ def show(parsed: argparse.Namespace, done: Predicted) -> int:
     else:
         print(to_table(report))
     _warn(prediction, benchmark, slopes is not None)
+    code = OK
     if failure := " ".join(dict.fromkeys(words for words in failures if words)):
         print(f"jaxlora predict: not solved: {failure}", file=sys.stderr)
-        return NOT_SOLVED
-    return OK
+        code = NOT_SOLVED
+    if parsed.save is not None:
+        try:
+            save(parsed.save, task, prediction, **numerics_of(parsed))
+        except CheckpointError as error:  # after what was found is printed
+            return say(parsed.command, error)
+    return code
 
 
 def _benchmark(task: Task, numerics: dict[str, Any]) -> BayesBenchmark:
