@@ -22,13 +22,14 @@ from .sensitivities import Sensitivities, sensitivities
 from .stability import Stability
 from .sweeps import sweep
 from .tasks import Task
-from .tuning import Split, Tuned, best_split, pareto_front, tune
+from .tuning import ActiveRatio, Split, Tuned, best_active_ratio, best_split, pareto_front, tune
 
 __version__ = version("jaxlora")
 
 __all__ = [
     "ACTIVATIONS",
     "Activation",
+    "ActiveRatio",
     "BayesBenchmark",
     "BayesOptimal",
     "ConvergenceError",
@@ -43,6 +44,7 @@ __all__ = [
     "Task",
     "Tuned",
     "bayes_optimal",
+    "best_active_ratio",
     "best_beta",
     "best_split",
     "collapse_boundary",

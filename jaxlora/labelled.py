@@ -30,14 +30,10 @@ def choose_sequences(
 
     The choice is a hard threshold: it has no derivative.
     """
-    source = draws if pool is None else pool
-    reused = None
-    if task.reuse:
-        reused = pretraining.StateEvolution(task, source, options).search(order)
+    reused = _search(task, order, draws if pool is None else pool, options)
     if pool is None:
         return Labelled(None, reused)
-    _, student = _packed_fields(task, order, source, reused, options)
-    student = _matrices(task, task.beta * student)
+    student = _student(task, order, pool, reused, options)
     chosen = choose(task.activation, task.active_ratio, student, draws.weights.shape[-1])
     if reused is not None:
         reused = reused._replace(x=reused.x[:, chosen])
@@ -54,6 +50,24 @@ def labelled_fields(
         source = FieldDraws(first, second, draws.weights)
     teacher, student = _packed_fields(task, order, source, labelled.reused, options)
     return SideFields(_matrices(task, teacher), _matrices(task, task.beta * student))
+
+
+def candidate_fields(task: Task, order, candidates: FieldDraws, options: Options) -> jax.Array:
+    """z (T, T, n), the frozen layer's pre-activations on sequences that may be labelled."""
+    reused = _search(task, order, candidates, options)
+    return _student(task, order, candidates, reused, options)
+
+
+def _search(task: Task, order, source: FieldDraws, options: Options) -> Minimum | None:
+    """Prox on the draws `source` for e = 1."""
+    if not task.reuse:
+        return None
+    return pretraining.StateEvolution(task, source, options).search(order)
+
+
+def _student(task: Task, order, source: FieldDraws, reused: Minimum | None, options: Options):
+    _, student = _packed_fields(task, order, source, reused, options)
+    return _matrices(task, task.beta * student)
 
 
 def _packed_fields(task: Task, order, source: FieldDraws, reused: Minimum | None, options: Options):

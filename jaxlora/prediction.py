@@ -120,7 +120,11 @@ def _predict(
     task: Task, samples: Samples, options: Options, known: Prediction | None = None
 ) -> Prediction:
     pretrained = _pretrain(task, samples, options, known)
-    finetuned = _finetune(task, pretrained, samples, options, known)
+    return joined(pretrained, _finetune(task, pretrained, samples, options, known))
+
+
+def joined(pretrained: Pretrained, finetuned: Finetuned) -> Prediction:
+    """The prediction that two stages make."""
     return Prediction(
         pretrained.values,
         finetuned.values,

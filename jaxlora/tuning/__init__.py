@@ -1,5 +1,6 @@
 """Hyperparameters tuned by exact gradients: optima, Pareto fronts, labelling budgets."""
 
+from .active_ratio import ActiveRatio, RatioPoint, best_active_ratio
 from .landscape import Evaluation
 from .objectives import OBJECTIVES, Objective
 from .pareto import FrontPoint, pareto_front
@@ -11,12 +12,15 @@ from .tune import tune
 __all__ = [
     "BOUNDS",
     "OBJECTIVES",
+    "ActiveRatio",
     "Evaluation",
     "FrontPoint",
     "Objective",
     "Optimum",
+    "RatioPoint",
     "Split",
     "Tuned",
+    "best_active_ratio",
     "best_split",
     "pareto_front",
     "tune",
