@@ -139,6 +139,9 @@ def best_active_ratio(
             prediction = joined(pretrained, finetune(at, pretrained, here, options, known))
             return goal.cost(prediction) + price * ratio * pool, jax.lax.stop_gradient(prediction)
 
+        if space is None:
+            value, prediction = cost(x)
+            return float(value), x, prediction
         (value, prediction), gradient = jax.value_and_grad(cost, has_aux=True)(jnp.asarray(x))
         return float(value), np.asarray(gradient), prediction
 
