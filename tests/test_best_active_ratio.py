@@ -11,7 +11,7 @@ POOL, PRICE = 20.0, 0.02
 
 
 def task(**fields):
-    return jaxlora.Task(**(GIVEN | {"alpha_ft": 1.0, "lam_ft": 0.9} | fields))
+    return jaxlora.Task(**(GIVEN | {"alpha_ft": 1.0, "lam_ft": 0.5} | fields))
 
 
 def exponential(candidates, count=4096):
