@@ -53,11 +53,9 @@ def draw_candidates(
     replicates, _, count = own.first.shape
     size = LARGEST_POOL * count
     others = draw_fields(task.tokens, size, replicates, seed, POOL, "monte_carlo")
-    fields = [
-        np.concatenate(pair, axis=-1)
-        for pair in ((own.first, others.first), (own.second, others.second))
-    ]
-    draws = FieldDraws(*fields, np.full((replicates, fields[0].shape[-1]), 1 / size))
+    first = np.concatenate([own.first, others.first], axis=-1)
+    second = np.concatenate([own.second, others.second], axis=-1)
+    draws = FieldDraws(first, second, np.full((replicates, first.shape[-1]), 1 / size))
     distances = np.asarray(_distances(draws, task, order, options))
     ranking = np.argsort(distances, axis=-1)
     return Candidates(samples, draws, distances.reshape(replicates, -1, count), ranking)
