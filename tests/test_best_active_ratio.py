@@ -44,6 +44,7 @@ def held():
     return best_active_ratio(task(), POOL, over=(), price=PRICE, bounds=(0.1, 1.0), **FEW)
 
 
+@pytest.mark.slow
 def test_the_best_share_is_better_than_predictions_beside_it(held):
     assert held.converged
     assert held.at_bound == ()
