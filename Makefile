@@ -15,13 +15,14 @@ CREATED := $(VENV)/.stamp-created
 INSTALLED := $(VENV)/.stamp-installed
 INSTALLED_TEST := $(VENV)/.stamp-installed-test
 INSTALLED_DEV := $(VENV)/.stamp-installed-dev
+INSTALLED_DOCS := $(VENV)/.stamp-installed-docs
 INSTALLED_BENCH := $(VENV)/.stamp-installed-bench
 BENCHMARKS := predict gradient sweep proximal variance scaling simulation error_bars robustness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help predict test test-slow bench lint format clean distclean
+.PHONY: help predict test test-slow bench lint docs format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -47,12 +48,15 @@ lint: $(INSTALLED_DEV) ## check style, formatting and types
 	$(VENV)/bin/ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(VENV)/bin/pyright
 
+docs: $(INSTALLED_DOCS) ## build the documentation, docs/_build/html/index.html
+	$(VENV_PYTHON) -m sphinx -W --keep-going --quiet -d docs/_build/doctrees docs docs/_build/html
+
 format: $(INSTALLED_DEV) ## apply the formatter and the safe fixes
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean: ## remove caches and build output, keep .venv
-	rm -rf build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist docs/_build .pytest_cache .ruff_cache *.egg-info
 	find . -path ./$(VENV) -prune -o -path ./.git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## as clean, and remove .venv
@@ -85,4 +89,9 @@ $(INSTALLED_DEV): $(CREATED) pyproject.toml
 $(INSTALLED_BENCH): $(CREATED) pyproject.toml
 	@echo 'Installing jaxlora with what its benchmarks need into $(VENV); the first time, this downloads it.'
 	$(PIP_INSTALL) --editable '.[bench]'
+	@touch $(INSTALLED) $@
+
+$(INSTALLED_DOCS): $(CREATED) pyproject.toml
+	@echo 'Installing jaxlora with what builds its documentation into $(VENV); the first time, this downloads it.'
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $(INSTALLED) $@
