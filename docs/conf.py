@@ -17,6 +17,9 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = "jaxlora"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"
 
 add_module_names = False
 autodoc_typehints_format = "short"
@@ -50,7 +53,7 @@ def _as_restructured_text(app, what, name, obj, options, lines: list[str]) -> No
 
 def _without_lambdas(app, what, name, obj, options, signature, returns):
     """A default that does nothing has no value worth reading."""
-    return signature and re.sub(r"= ?lambda [\w, ]+: None", "= …", signature), returns
+    return signature and re.sub(r"= ?lambda [\w, ]+: None", "= ...", signature), returns
 
 
 def setup(app) -> None:

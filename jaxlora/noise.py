@@ -6,7 +6,10 @@ from jax.typing import ArrayLike
 
 
 def effective_noise(teacher_variance, Q, M, beta: ArrayLike = 1.0) -> jax.Array:
-    """Δ_eff(β) = Δ/2 + Q0 + β²Q − 2βM (25), (26), with `teacher_variance` A0 = Q0 + Δ/2."""
+    """Δ_eff(β) = Δ/2 + Q0 + β²Q − 2βM (25), (26), with `teacher_variance` A0 = Q0 + Δ/2.
+
+    Arguments are numbers or arrays that broadcast, all O(1).
+    """
     return teacher_variance + beta**2 * Q - 2 * beta * M
 
 

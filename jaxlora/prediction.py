@@ -28,12 +28,13 @@ def predict(
 ) -> Prediction:
     """Predict a pre-training and its LoRA fine-tuning: theory sections 3–5 and 8, Results 1–5.
 
-    The state evolutions are solved on `replicates` independent sets of frozen draws, `samples` in
-    all; values are means over them. Works under jit, and under vmap over any real parameter of
-    `task`, with `throw=False`: a failed point keeps its last iterate, and `status` says so.
+    The state evolutions are solved on `replicates` (8) independent sets of frozen draws, `samples`
+    (2¹⁶) in all; values, all scalars, are means over them. Works under jit, and under vmap over
+    any real parameter of `task`, with `throw=False`: a failed point keeps its last iterate, and
+    `status` says so.
 
     Differentiable by every real parameter but `active_ratio`, in both modes and to any order, by
-    the implicit function theorem: at any cost of the solve a gradient takes no more memory.
+    the implicit function theorem: a gradient's memory does not grow with the iterations.
     `status.*.kinks` says where the observables are not smooth, and what derivatives leave out
     there (`Kink`). Standard errors and status have none.
 

@@ -39,7 +39,8 @@ class Training:
 
     `optimiser` is "optax" or "jaxopt", both L-BFGS; optax needs half the evaluations. `tol` is the
     root-mean-square gradient per weight of the losses (2) and (3) that counts as converged, by
-    default 1e-6, or 1e-4 in float32; `rescale` the choice of units above.
+    default 1e-6, or 1e-4 in float32. `rescale`: whether to drop columns of W that vanish, and
+    measure the others in units of about their norm.
     """
 
     optimiser: str = "optax"
