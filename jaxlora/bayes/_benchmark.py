@@ -90,9 +90,9 @@ def bayes_optimal(
     """The Bayes-optimal benchmark of `task` (theory section 7; (85)–(98)), for any λ and λ'.
 
     `channel` = "printed" takes the paper's (96), which leaves z* − z out of the observation and so
-    breaks the Nishimori identity, for comparison. Other arguments as in `predict`. Q_BO is right to
-    1e-8. For reused sequences q_BO = 1 where α' ≥ 1; below that the result is a bound, and the
-    status says so.
+    breaks the Nishimori identity, for comparison. Other arguments as in `predict`, with a quarter
+    of its samples, 2¹⁴. Q_BO is right to 1e-8. For reused sequences q_BO = 1 where α' ≥ 1; below
+    that the result is a bound, and the status says so.
 
     Raises ValueError for a parameter outside its range, for an effective pre-training given by hand
     and for an activation that is neither softmax nor identity; ConvergenceError where the solve

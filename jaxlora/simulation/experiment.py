@@ -51,6 +51,7 @@ def run_seed(
     """Train and measure both stages (1)–(3) at finite D for one seed.
 
     With a `checkpoint` an interrupted run goes on where it was and ends at the same numbers.
+    Arguments are taken to be checked, as `simulate` does.
     """
     (outcome,) = run_finetunings([task], setting, seed, watch=watch, checkpoint=checkpoint)
     return outcome

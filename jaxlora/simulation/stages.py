@@ -44,7 +44,8 @@ class PretrainedLayer(NamedTuple):
 class TrainedPair(NamedTuple):
     """Both trained stages of a seed, with what they were trained on.
 
-    `layers` has √β Ŵ; `W` is Ŵ itself. None: a stage without training.
+    `layers` has √β Ŵ; `W` (D, P) is Ŵ itself, `w` (D,) and `teacher_w` (D,) are ŵ and w*.
+    `statuses` are those of pre-training and fine-tuning. None: a stage without training.
     """
 
     layers: Layers
@@ -127,7 +128,7 @@ def train_pair(
     """Draw the data of a seed and train both stages on it.
 
     `watch` is told of the progress. With a `checkpoint` an interrupted training goes on where it
-    was and ends at the same numbers.
+    was and ends at the same numbers. Raises ValueError for a size that rounds to 0.
     """
     pretrained = pretrain(task, setting, seed, watch, checkpoint)
     stage = checkpoint and checkpoint.stage("finetuning")

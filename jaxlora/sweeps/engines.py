@@ -38,6 +38,8 @@ class Engine:
     - `cluster`: a class that starts one, by its full name, such as "dask_jobqueue.SLURMCluster",
       with `cluster_options` as keywords, scaled to `workers`.
     - `client`: a `dask.distributed.Client` of one's own.
+
+    Raises ValueError for values that do not go together, and where Dask is not installed.
     """
 
     kind: str = None  # type: ignore[assignment]

@@ -13,7 +13,7 @@ LARGEST_BATCH = 64
 
 
 class Layout(NamedTuple):
-    """`batch` points at a time on each of `devices` devices."""
+    """`batch` points at a time on each of `devices` devices; memory grows with `batch`."""
 
     batch: int = 1
     devices: int = 1
