@@ -107,7 +107,8 @@ def test_the_largest_replicon_is_named_with_its_place():
     claim = stability_claim([data])
     assert claim.holds == pytest.approx(5 / 6)
     assert "largest replicon_ft 1.5 at λ = 0.1" in claim.numbers
-    np.testing.assert_array_equal(is_stable(data), [True, True, False])
+    np.testing.assert_array_equal(is_stable(data, "overlap"), [True, True, False])
+    assert np.all(is_stable(data, "test_error"))
 
 
 def test_agreement_is_counted_in_standard_errors_of_both():

@@ -7,7 +7,7 @@ import numpy as np
 import xarray
 
 from ..sweeps.dataset import PARAMETER_WORDS, solved
-from ..sweeps.variables import NUMBERS, SIMULATED, STDERR
+from ..sweeps.variables import NUMBERS, OF_PRETRAINING, SIMULATED, STDERR
 
 BANDS = 2  # standard errors
 BLACK, GREY = "#000000", "#808080"
@@ -27,12 +27,12 @@ def in_order(count: int) -> np.ndarray:
 def draw_curve(axes, dataset: xarray.Dataset, x, name: str, **style) -> None:
     """A number of the theory against the values `x`, with a band of two standard errors.
 
-    Faint where a replicon is not below 1, left out where it was not solved.
+    Faint where a replicon on which it depends is not below 1, left out where it was not solved.
     """
     x, finite = np.asarray(x), np.isfinite(x)
     dataset, x = dataset.isel({solved(dataset, name).dims[0]: finite}), x[finite]
     y, error = solved(dataset, name).values, dataset[name + STDERR].values
-    (line,) = axes.plot(x, np.where(is_stable(dataset), y, np.nan), **style)
+    (line,) = axes.plot(x, np.where(is_stable(dataset, name), y, np.nan), **style)
     faint = {"color": line.get_color(), "linestyle": line.get_linestyle(), "alpha": 0.4}
     axes.plot(x, y, **faint)
     axes.fill_between(
@@ -40,9 +40,10 @@ def draw_curve(axes, dataset: xarray.Dataset, x, name: str, **style) -> None:
     )
 
 
-def is_stable(dataset: xarray.Dataset) -> np.ndarray:
-    """Where no replicon that there is reaches 1."""
-    return np.all([~(dataset[name].values >= 1) for name in REPLICONS], axis=0)
+def is_stable(dataset: xarray.Dataset, name: str) -> np.ndarray:
+    """Where no replicon of the stages on which a number depends reaches 1."""
+    replicons = REPLICONS[:1] if name in OF_PRETRAINING else REPLICONS
+    return np.all([~(dataset[one].values >= 1) for one in replicons], axis=0)
 
 
 def draw_layers(axes, dataset: xarray.Dataset | None, x, name: str, colour, **style) -> None:

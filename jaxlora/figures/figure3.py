@@ -39,8 +39,8 @@ FIXED: dict[str, Any] = {
     "alpha_ft": 3.0,
     "reuse": True,
 }
-RIDGES_FT = (0.1, 0.2, 0.5, 1.0)
-FINEST, COARSEST = 0.005, 0.8  # λ, below λ_c = 0.86
+RIDGES_FT = (0.2, 0.5, 1.0)
+FINEST, COARSEST = 0.005, 0.5  # λ, below λ_c = 0.86
 INCHES = (10.0, 3.6)
 
 
@@ -55,8 +55,7 @@ class Data(NamedTuple):
 def collect(lab: Lab) -> Data:
     """Sweep λ and λ'."""
     ridges = np.geomspace(FINEST, COARSEST, lab.scale.points)
-    below = ridges[ridges < 0.5]
-    chosen = below[spread(len(below), lab.scale.simulated)]
+    chosen = ridges[spread(len(ridges), lab.scale.simulated)]
     curves, few = {"lam": ridges, "lam_ft": list(RIDGES_FT)}, {"lam": ridges[::4], "lam_ft": 0.5}
     theory = lab.theory("ridges", FIXED | curves, bayes=True)
     linear = lab.theory("ridges_identity", FIXED | few | {"activation": "identity"})

@@ -12,7 +12,7 @@ from ..activations import as_activation
 from ..results import Result
 from .design import PARAMETERS, Design
 from .plan import VERSIONS, Plan, Unit
-from .variables import CONVERGED, NUMBERS, SIMULATED, SUFFIX, attributes_of
+from .variables import CONVERGED, OF_PRETRAINING, SIMULATED, SUFFIX, attributes_of
 from .work import Arrays
 
 PARAMETER_WORDS = {
@@ -69,8 +69,7 @@ def parameters_of(dataset: xarray.Dataset) -> dict[str, Any]:
 def solved(dataset: xarray.Dataset, name: str) -> xarray.DataArray:
     """A number of the theory, NaN where it was not solved; or one of trained layers."""
     values = dataset[name]
-    first = name in (variable.name for variable in NUMBERS if variable.stage == "pretraining")
-    for result in ("result",) if first else ("result", "result_ft"):
+    for result in ("result",) if name in OF_PRETRAINING else ("result", "result_ft"):
         if result in dataset and not name.startswith(SIMULATED):
             values = values.where(dataset[result] <= max(r for r in Result if r.successful))
     return values

@@ -58,6 +58,8 @@ NUMBERS = (
     _finetuning("replicon", "replicon'", "replicon of the fine-tuning (78), stable below 1"),
     _finetuning("frozen_test_error", "frozen $E'$", "E' without fine-tuning (79)"),
 )
+# What does not depend on the fine-tuning.
+OF_PRETRAINING = frozenset(v.name for v in NUMBERS if v.stage == "pretraining")
 BAYES = tuple(
     Variable(name, "bayes", field, symbol, f"{description}, Bayes-optimal")
     for name, field, symbol, description in (
