@@ -17,12 +17,13 @@ INSTALLED_TEST := $(VENV)/.stamp-installed-test
 INSTALLED_DEV := $(VENV)/.stamp-installed-dev
 INSTALLED_DOCS := $(VENV)/.stamp-installed-docs
 INSTALLED_BENCH := $(VENV)/.stamp-installed-bench
+INSTALLED_NOTEBOOKS := $(VENV)/.stamp-installed-notebooks
 BENCHMARKS := predict gradient sweep proximal variance scaling simulation error_bars robustness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help predict test test-slow bench lint docs format clean distclean
+.PHONY: help predict test test-slow bench figures notebooks lint docs format clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' Makefile
@@ -42,6 +43,9 @@ test-slow: $(INSTALLED_TEST) ## run the tests marked slow
 bench: $(INSTALLED_BENCH) ## run every benchmark (one to two hours); results go to benchmarks/results
 	status=0; for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(VENV_PYTHON) benchmarks/$$name.py || status=1; done; exit $$status
+
+notebooks: $(INSTALLED_NOTEBOOKS) ## execute the notebooks (some ten minutes) and keep what they show
+	$(VENV_PYTHON) notebooks/execute.py
 
 lint: $(INSTALLED_DEV) ## check style, formatting and types
 	$(VENV)/bin/ruff check .
@@ -79,12 +83,12 @@ $(INSTALLED): $(CREATED) pyproject.toml
 $(INSTALLED_TEST): $(CREATED) pyproject.toml
 	@echo 'Installing jaxlora with its test tools into $(VENV); the first time, this downloads them.'
 	$(PIP_INSTALL) --editable '.[test]'
-	@touch $(INSTALLED) $@
+	@touch $(INSTALLED) $(INSTALLED_NOTEBOOKS) $@
 
 $(INSTALLED_DEV): $(CREATED) pyproject.toml
 	@echo 'Installing jaxlora with its development tools into $(VENV); the first time, this downloads them.'
 	$(PIP_INSTALL) --editable '.[dev]'
-	@touch $(INSTALLED) $(INSTALLED_TEST) $@
+	@touch $(INSTALLED) $(INSTALLED_NOTEBOOKS) $(INSTALLED_TEST) $@
 
 $(INSTALLED_BENCH): $(CREATED) pyproject.toml
 	@echo 'Installing jaxlora with what its benchmarks need into $(VENV); the first time, this downloads it.'
@@ -94,4 +98,9 @@ $(INSTALLED_BENCH): $(CREATED) pyproject.toml
 $(INSTALLED_DOCS): $(CREATED) pyproject.toml
 	@echo 'Installing jaxlora with what builds its documentation into $(VENV); the first time, this downloads it.'
 	$(PIP_INSTALL) --editable '.[docs]'
+	@touch $(INSTALLED) $@
+
+$(INSTALLED_NOTEBOOKS): $(CREATED) pyproject.toml
+	@echo 'Installing jaxlora with what its notebooks need into $(VENV); the first time, this downloads it.'
+	$(PIP_INSTALL) --editable '.[notebooks]'
 	@touch $(INSTALLED) $@
