@@ -22,10 +22,11 @@
 #
 # $$\Delta_{\mathrm{eff}}=\frac\Delta2+Q_0-2M+Q.\tag{25}$$
 #
-# Algorithm 1 looks at $\bar N'=\bar\alpha'D$ sequences without labels and keeps the share $\rho$ of
-# them, $\alpha'=\rho\bar\alpha'$, whose frozen output is nearest to that of $z=0$: those with the
-# smallest $|\sigma(z)-\sigma(0)|^2_F$. On them the frozen layer adds least noise to what $w_\star$
-# does.
+# Algorithm 1 looks at $\bar N'=\bar\alpha'D$ sequences without labels and keeps the share $\rho$
+# of them, $\alpha'=\rho\bar\alpha'$, whose frozen output is nearest to that of $z=0$: those with
+# the smallest $|\sigma(z)-\sigma(0)|^2_F$. There $z_\star-z$, which is noise to the fine-tuning,
+# has only the variance $\Delta/2+Q_0-M^2/Q\le\Delta_{\mathrm{eff}}$, up to factors
+# $1+\delta_{ab}$: what else is wrong is $(M/Q-1)\,z$, and small with $z$.
 #
 # As in figure 4: $T=3$, softmax, $\Delta=0$, $\bar\alpha'=100$, $M=1$,
 # $Q_0=Q=1+\Delta_{\mathrm{eff}}/2$, and $\lambda'$ the best of 0.1, 0.2, 0.5, 1 at each point.
@@ -44,9 +45,9 @@ plt.rcParams |= {"figure.dpi": 90, "figure.constrained_layout.use": True}
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B0B0B0"
 
 CANDIDATES = 100.0
-NOISES = (0.2, 0.5, 1.0, 2.0, 3.0, 4.0)
+NOISES = (0.25, 0.5, 1.0, 2.0, 4.0)
 RIDGES = (0.1, 0.2, 0.5, 1.0)
-SHARES = (0.03, 0.1, 0.3)
+SHARES = (0.1, 0.3)
 
 
 def given(noise):
@@ -68,7 +69,7 @@ outputs /= outputs.sum(axis=2, keepdims=True)
 distance = np.sum((outputs - 1 / 3) ** 2, axis=(1, 2))
 figure, axis = plt.subplots(figsize=(5.2, 3))
 axis.hist(distance, bins=80, density=True, color=GREY)
-for share, colour in zip(SHARES, (BLUE, ORANGE, GREEN), strict=True):
+for share, colour in zip(SHARES, (ORANGE, BLUE), strict=True):
     axis.axvline(np.quantile(distance, share), color=colour, label=rf"$\rho={share:g}$")
 axis.set_xlabel(r"$|\sigma(z)-\sigma(0)|^2_F$ of a candidate, $\Delta_{\mathrm{eff}}=2$")
 axis.set_ylabel("density")
@@ -83,8 +84,8 @@ plt.show()
 
 
 # %%
-def best_of(noise, share, active):
-    """E' and o_w with their standard errors at the best λ'."""
+def solve(noise, share, active, beta=1.0):
+    """All numbers at each λ'."""
     swept = jaxlora.sweep(
         tokens=3,
         delta=0.0,
@@ -92,23 +93,30 @@ def best_of(noise, share, active):
         alpha_ft=share * CANDIDATES,
         lam_ft=list(RIDGES),
         active_ratio=share if active else 1.0,
+        beta=beta,
         theory=Theory(samples=2**12, replicates=4),
     )
     assert int(swept.result_ft.max()) <= jaxlora.Result.GIVEN
+    return swept
+
+
+def best(swept):
+    """The numbers at the λ' of least E'."""
     return swept.isel(lam_ft=int(swept.test_error_ft.argmin()))
 
 
-found = {
-    (share, active): [best_of(noise, share, active) for noise in NOISES]
+solved = {
+    (share, active, noise): solve(noise, share, active)
     for share in SHARES
     for active in (False, True)
+    for noise in NOISES
 }
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-for share, colour in zip(SHARES, (BLUE, ORANGE, GREEN), strict=True):
+for share, colour in zip(SHARES, (ORANGE, BLUE), strict=True):
     for active, style in ((False, "--"), (True, "-")):
-        points = found[share, active]
+        points = [best(solved[share, active, noise]) for noise in NOISES]
         for axis, name in zip(axes, ("test_error_ft", "overlap"), strict=True):
             values = np.array([float(p[name]) for p in points])
             errors = 2 * np.array([float(p[f"{name}_stderr"]) for p in points])
@@ -133,7 +141,7 @@ plt.show()
 
 # %%
 share, noise = 0.1, 2.0
-print(f"{'':9}  {'theory':^17}  {'D = 400':^17}     z")
+print(f"{'':10}  {'theory':^15}  {'D = 400':^15}     z")
 for active in (False, True):
     task = jaxlora.Task(
         tokens=3,
@@ -143,17 +151,19 @@ for active in (False, True):
         lam_ft=0.5,
         active_ratio=share if active else 1.0,
     )
-    theory = jaxlora.predict(task, samples=2**12, replicates=4)
+    theory = solved[share, active, noise].sel(lam_ft=0.5)
     setting = Setting(400, test_samples=4000, normalise_teacher=True, starts=2)
     measured = simulate(task, setting, seeds=4)
     assert measured.failure() is None
-    for name, symbol in (("test_error", "E'"), ("overlap", "o_w")):
-        values = [getattr(one.finetuning, name) for one in (theory, measured)]
-        errors = [getattr(one.stderr.finetuning, name) for one in (theory, measured)]
+    for name, number, symbol in (
+        ("test_error", "test_error_ft", "E'"),
+        ("overlap",) * 2 + ("o_w",),
+    ):
+        values = float(theory[number]), getattr(measured.finetuning, name)
+        errors = float(theory[f"{number}_stderr"]), getattr(measured.stderr.finetuning, name)
         pairs = [f"{x:.4f} ± {e:.4f}" for x, e in zip(values, errors, strict=True)]
         z = (values[1] - values[0]) / np.hypot(*errors)
-        label = f"{symbol:3} {'active' if active else 'random'}"
-        print(f"{label:10}  {pairs[0]}  {pairs[1]}  {float(z):+.1f}")
+        print(f"{symbol:3} {'active' if active else 'random'}", *pairs, f"{z:+.1f}", sep="  ")
 
 # %% [markdown]
 # ## Recalibration
@@ -165,39 +175,31 @@ for active in (False, True):
 # which is also what remains of $\Delta_{\mathrm{eff}}(\beta)=\Delta/2+Q_0+\beta^2Q-2\beta M$ (26)
 # when the frozen weights are rescaled, $\hat W\to\sqrt\beta\hat W$, by the best
 # $\beta_\star=M/Q$. Rescaling needs no labels to select by. Here at $\Delta_{\mathrm{eff}}=2$,
-# $\rho=0.1$ or as many labels at random, and $\lambda'=0.5$.
+# $\rho=0.1$ or as many labels at random, at the best $\lambda'$ again.
 
 # %%
 Q0, Q, M = given(noise)
 beta_star = float(jaxlora.best_beta(Q, M))
-scales = np.linspace(0.4, 2.0, 9)
-rescaled = jaxlora.sweep(
-    tokens=3,
-    delta=0.0,
-    given=(Q0, Q, M),
-    alpha_ft=share * CANDIDATES,
-    lam_ft=0.5,
-    beta=beta_star * scales,
-    active_ratio=[share, 1.0],
-    theory=Theory(samples=2**12, replicates=4),
-)
+scales = np.arange(0.5, 2.3, 0.25)
+rescaled = {
+    active: [best(solve(noise, share, active, beta_star * scale)) for scale in scales]
+    for active in (False, True)
+}
 
 # %%
 figure, axis = plt.subplots(figsize=(5.2, 3.4))
 curves = (
-    ("test_error", 1.0, "$E$", GREEN, ":"),
-    ("test_error_ft", 1.0, "$E'$, at random", BLUE, "--"),
-    ("test_error_ft", share, "$E'$, active", ORANGE, "-"),
+    ("test_error", False, "$E$", GREEN, ":"),
+    ("test_error_ft", False, "$E'$, at random", BLUE, "--"),
+    ("test_error_ft", True, "$E'$, active", ORANGE, "-"),
 )
-for name, ratio, label, colour, style in curves:
-    curve = rescaled.sel(active_ratio=ratio)
-    values, errors = curve[name].values, 2 * curve[f"{name}_stderr"].values
+for name, active, label, colour, style in curves:
+    values = np.array([float(one[name]) for one in rescaled[active]])
+    errors = 2 * np.array([float(one[f"{name}_stderr"]) for one in rescaled[active]])
     axis.plot(scales, values, style, color=colour, label=label)
     axis.fill_between(scales, values - errors, values + errors, color=colour, alpha=0.25, lw=0)
-    least = curve[name].argmin()
-    print(
-        f"least {label.replace('$', '')}: {float(values.min()):.4f} at β/β* = {scales[least]:.1f}"
-    )
+    least = int(values.argmin())
+    print(f"least {label.replace('$', '')}: {values[least]:.4f} at β/β* = {scales[least]:.1f}")
 axis.axvline(1 / beta_star, color=GREY, label=r"$\beta=1$")
 axis.set_xlabel(r"$\beta/\beta_\star$")
 axis.set_ylabel("test error")

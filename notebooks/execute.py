@@ -3,6 +3,7 @@
 A source `<name>.py` holds the cells, `<name>.ipynb` beside it what they gave when executed last.
 """
 
+import os
 import pathlib
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import nbclient
 import nbformat
 from traitlets.config import Config
 
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}  # else XLA says on slow machines that compiling takes long
 FOLDER = pathlib.Path(__file__).parent
 NAMES = ("tour", "tuning", "experiment", "active", "activation")
 START_TIMEOUT, CELL_TIMEOUT = 300, 1800  # seconds
@@ -46,7 +48,7 @@ def execute(name: str) -> nbformat.NotebookNode:
             config=Config({"KernelManager": manager}),
             resources={"metadata": {"path": str(FOLDER)}},
         )
-        client.execute()
+        client.execute(env=os.environ | QUIET)
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

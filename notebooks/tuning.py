@@ -38,15 +38,15 @@ from jaxlora.sweeps.pictures import plot_sweep
 jax.config.update("jax_enable_x64", True)
 plt.rcParams |= {"figure.dpi": 90, "figure.constrained_layout.use": True}
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-numerics = {"samples": 2**12, "replicates": 4}
+numerics = {"samples": 2**13, "replicates": 8}
 
 # %% [markdown]
 # ## Gradients against finite differences
 #
 # At the paper's figure 1: $T=3$, $\kappa_0=\kappa=1$, $\alpha=0.1$, $\Delta=0.5$, $\alpha'=3$,
-# fresh sequences ($e=0$), softmax. A central difference of step $h$ has an error $\propto h^2$, and
-# one $\propto1/h$ from the tolerance of the solves. The exact derivative is right if their distance
-# shows both, and nothing else.
+# fresh sequences ($e=0$), softmax. A central difference of step $h$ has an error $\propto h^2$. If
+# the derivative is right, differences approach it like that, down to where the tolerance of the
+# solves ends it.
 
 # %%
 figure_1 = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5, "alpha_ft": 3.0}
@@ -59,7 +59,7 @@ def error_ft(values):
 
 
 exact = {name: float(slope) for name, slope in jax.grad(error_ft)(point).items()}
-steps = np.geomspace(1e-6, 0.3, 12)  # relative
+steps = np.geomspace(1e-5, 0.1, 7)  # relative
 
 
 def difference(name, step):
@@ -83,7 +83,7 @@ for distance, symbol, style in zip(
     distances.values(), (r"$\lambda$", r"$\lambda'$"), ((BLUE, "o"), (ORANGE, "s")), strict=True
 ):
     axis.loglog(steps, distance, color=style[0], marker=style[1], markersize=4, label=symbol)
-axis.loglog(steps[5:], 0.3 * steps[5:] ** 2, "k:", label=r"$\propto h^2$")
+axis.loglog(steps[2:], 0.3 * steps[2:] ** 2, "k:", label=r"$\propto h^2$")
 axis.set_xlabel("relative step $h$")
 axis.set_ylabel("|difference / exact − 1|")
 axis.legend(frameon=False)
@@ -110,23 +110,26 @@ print("curvatures", np.round(tuned.curvature, 4))
 
 # %%
 grid = jaxlora.sweep(
-    lam=np.geomspace(*bounds["lam"], 17),
-    lam_ft=np.geomspace(*bounds["lam_ft"], 15),
-    theory=Theory(**numerics),
+    lam=np.geomspace(*bounds["lam"], 13),
+    lam_ft=np.geomspace(*bounds["lam_ft"], 11),
+    theory=Theory(samples=2**12, replicates=4),
     **figure_1,
 )
 figure, axis = plt.subplots(figsize=(5.6, 4))
 plot_sweep(axis, grid, "test_error_ft", x="lam", by="lam_ft", heat=True)
 lam, lam_ft = ([seen.values[name] for seen in path] for name in bounds)
+axis.annotate("start", (lam[0], lam_ft[0]), (5, 5), textcoords="offset points", color="white")
 axis.plot(lam, lam_ft, "o-", color="white", markeredgecolor="black", markersize=4, linewidth=1)
 best = [tuned.parameters[name].value for name in bounds]
-axis.plot(*best, "X", color=ORANGE, markeredgecolor="black", markersize=10, label="tuned")
+axis.plot(
+    *best, "o", color=ORANGE, fillstyle="none", markersize=16, markeredgewidth=2, label="tuned"
+)
 axis.legend(loc="upper left", fontsize=8)
 plt.show()
 least = float(grid.test_error_ft.min())
 print(f"least on the grid of {grid.test_error_ft.size} points: {least:.4f}")
 assert tuned.converged
-assert tuned.value <= least
+assert tuned.value < least + 2 * tuned.stderr
 
 # %% [markdown]
 # ## What matters
@@ -165,7 +168,8 @@ plt.show()
 #
 # At the paper's figure 3 ($T=2$, $\Delta=0.5$, $\kappa_0=0.5$, $\kappa=1$, $\alpha=0.2$,
 # $\alpha'=3$) the fine-tuning sequences are reused from the pre-training ($e=1$). The $\lambda$ of
-# least $E'$ is then not that of the largest overlap $o_w$ with the teacher's update.
+# least $E'$ is then not that of the largest overlap $o_w$ with the teacher's update. `pareto_front`
+# finds both optima, and between them those of weighted sums, here at $\lambda'=0.2$.
 
 # %%
 figure_3 = {
@@ -177,19 +181,22 @@ figure_3 = {
     "alpha_ft": 3.0,
     "reuse": True,
 }
-reused = jaxlora.Task(**figure_3, lam=0.1, lam_ft=0.2)
-ridges = {"lam": (0.003, 0.5)}
-aims = {
-    name: jaxlora.tune(reused, ridges, name, starts=1, **numerics)
-    for name in ("error_ft", "overlap")
-}
+reused = jaxlora.Task(**figure_3, lam=0.03, lam_ft=0.2)
+ridges = {"lam": (0.005, 0.5)}
+front = jaxlora.pareto_front(
+    reused, ridges, points=4, starts=1, tol=1e-3, samples=2**11, replicates=4
+)
+aims = {"error_ft": front[0].tuned, "overlap": front[-1].tuned}
 for name, symbol in (("error_ft", "least E'"), ("overlap", "largest o_w")):
     one, optimum = aims[name], aims[name].parameters["lam"]
     after = one.prediction.finetuning
     print(f"{symbol:>11}: λ = {optimum.value:.4f} ± {optimum.stderr:.4f},", end=" ")
     print(f"E' = {after.test_error:.4f}, o_w = {after.overlap:.4f}")
 curve = jaxlora.sweep(
-    lam=np.geomspace(*ridges["lam"], 25), lam_ft=0.2, theory=Theory(**numerics), **figure_3
+    lam=np.geomspace(*ridges["lam"], 21),
+    lam_ft=0.2,
+    theory=Theory(samples=2**12, replicates=4),
+    **figure_3,
 )
 
 # %%
@@ -204,13 +211,9 @@ for axis, name in zip(axes, ("test_error_ft", "overlap"), strict=True):
 plt.show()
 
 # %% [markdown]
-# Between the two lies a Pareto front, of tasks that no other one betters in both. `pareto_front`
-# finds it as the optima of weighted sums, here over both ridges.
+# Between the two lies the Pareto front: no other $\lambda$ is better in both.
 
 # %%
-front = jaxlora.pareto_front(
-    reused, {"lam": (0.003, 0.5), "lam_ft": (0.03, 2.0)}, points=5, starts=1, **numerics
-)
 figure, axis = plt.subplots(figsize=(6, 3.6))
 plot_front(axis, front, ("error_ft", "overlap"))
 plt.show()
@@ -218,4 +221,11 @@ plt.show()
 # %% [markdown]
 # ## What to take away
 #
-# - TODO
+# - Derivatives are exact on the draws of a prediction: differences of predictions come as near as
+#   their own errors allow.
+# - With them a handful of predictions find an optimum that a grid takes a hundred for, and that
+#   comes with an error bar.
+# - `sensitivities` tells what is worth changing: here data of the pre-training and the label noise,
+#   at the best ridges.
+# - What is best depends on what for. `pareto_front` shows what one aim costs in the other.
+# - Derivatives leave out what `status.*.kinks` says: samples that change minima, above all.
