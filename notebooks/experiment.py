@@ -54,7 +54,7 @@ theory = jaxlora.predict(task, samples=2**13)
 # $|w_\star|^2=D$ exactly takes most of the scatter off $m$, $q$ and $o_w$; the limit is the same.
 
 # %%
-seeds = {25: 16, 50: 8, 100: 4}
+seeds = {25: 16, 50: 12, 100: 8}
 layers = [
     simulate(
         task,
@@ -119,7 +119,7 @@ for axis, symbol, label in zip(axes.flat, labels, latex, strict=True):
     axis.set_title(f"{label}: $z(a)$ = {trend.z:+.1f}", fontsize=10)
 for axis in axes[1]:
     axis.set_xlabel("$1/D$")
-axes[0, 0].legend(frameon=False, fontsize=8)
+axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
 plt.show()
 
 # %% [markdown]
@@ -136,7 +136,7 @@ plt.show()
 
 # %%
 figure, axis = plt.subplots(figsize=(5.6, 3.4))
-plot_spectrum(axis, theory, layers[-1])
+plot_spectrum(axis, theory, layers[-1], bins=25)
 plt.show()
 
 # %% [markdown]
