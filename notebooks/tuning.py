@@ -73,9 +73,9 @@ distances = {
     for name, slope in exact.items()
 }
 for name, symbol in (("lam", "λ"), ("lam_ft", "λ'")):
-    print(f"dE'/d{symbol:<2} = {exact[name]:+.5f}, nearest difference", end=" ")
-    print(f"within {min(distances[name]):.0e} of it")
-assert max(min(one) for one in distances.values()) < 1e-5
+    print(f"dE'/d{symbol:<2} = {exact[name]:+.5f}", end=", ")
+    print(f"a difference comes within 1e-7 of it: {min(distances[name]) < 1e-7}")
+assert max(min(one) for one in distances.values()) < 1e-7
 
 # %%
 figure, axis = plt.subplots(figsize=(4.8, 3.4))
@@ -164,6 +164,10 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
+# One per cent more pre-training data takes some 0.6 per cent off $E'$, one per cent more
+# fine-tuning data 0.14, though it is the smaller number of labels by far: $N'\sim D$ and $N\sim
+# D^2$. What improves the frozen layer ($E$) improves the adapted one.
+#
 # ## Two aims in conflict
 #
 # At the paper's figure 3 ($T=2$, $\Delta=0.5$, $\kappa_0=0.5$, $\kappa=1$, $\alpha=0.2$,
