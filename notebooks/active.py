@@ -157,7 +157,7 @@ for active in (False, True):
     assert measured.failure() is None
     for name, number, symbol in (
         ("test_error", "test_error_ft", "E'"),
-        ("overlap",) * 2 + ("o_w",),
+        ("overlap", "overlap", "o_w"),
     ):
         values = float(theory[number]), getattr(measured.finetuning, name)
         errors = float(theory[f"{number}_stderr"]), getattr(measured.stderr.finetuning, name)

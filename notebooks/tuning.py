@@ -138,7 +138,7 @@ assert tuned.value < least + 2 * tuned.stderr
 # changes with one per cent of a parameter. At the optimum those by the ridges vanish.
 
 # %%
-found = jaxlora.sensitivities(tuned.task, **numerics)
+found = jaxlora.sensitivities(tuned.task, samples=2**12, replicates=4)
 symbols = {
     "kappa0": r"$\kappa_0$",
     "kappa": r"$\kappa$",
