@@ -44,6 +44,9 @@ bench: $(INSTALLED_BENCH) ## run every benchmark (one to two hours); results go 
 	status=0; for name in $(BENCHMARKS); do \
 	  echo "== $$name"; $(VENV_PYTHON) benchmarks/$$name.py || status=1; done; exit $$status
 
+figures: $(INSTALLED) ## draw the paper's figures in theory, into figures/
+	$(VENV)/bin/jaxlora figure 1 2 3 4 5 6 --theory-only
+
 notebooks: $(INSTALLED_NOTEBOOKS) ## execute the notebooks (some ten minutes) and keep what they show
 	$(VENV_PYTHON) notebooks/execute.py
 
