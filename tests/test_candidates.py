@@ -61,7 +61,7 @@ def test_what_failed_does_not_win_silently_and_hides_no_success():
     assert choose(one, one, candidate(OTHER, 0.5, failed=True), one) == (0, 0)
     assert choose(one, one, one, candidate(OTHER, np.nan, failed=True)) == (0, 0)
     # Where nothing has an energy, there is something nonetheless, whose status says so.
-    nothing = candidate((np.nan, np.nan), np.nan, failed=True)
+    nothing = candidate((np.inf, np.nan), np.nan, failed=True)
     assert choose(nothing, nothing, nothing, nothing) == (0, 0)
     assert choose(nothing, one) == (1, 1)
 

@@ -55,6 +55,7 @@ def best_two(q, m, energy, result) -> np.ndarray:
     the place of its start.
     """
     starts = len(STARTS)
+    q, m = (np.where(np.isfinite(x), x, np.nan) for x in (q, m))
     converged = np.all(result == Result.CONVERGED, axis=0)
     distance = np.abs(q[..., None] - q[..., None, :]) + np.abs(m[..., None] - m[..., None, :])
     near = np.mean(distance, axis=0) <= APART
