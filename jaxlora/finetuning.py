@@ -287,7 +287,9 @@ def energy(task: Task, train_error, q) -> jax.Array:
 
 def overlap(q, m) -> jax.Array:
     """o_w = m/√q, NaN where ŵ = 0."""
-    return jnp.where(q > 0, m / jnp.sqrt(jnp.where(q > 0, q, 1.0)), jnp.nan)
+    # Iterations come near a fixed point at 0 without reaching it, from a direction without meaning.
+    known = q > jnp.finfo(q.dtype).eps
+    return jnp.where(known, m / jnp.sqrt(jnp.where(known, q, 1.0)), jnp.nan)
 
 
 def _dot(a, b):
