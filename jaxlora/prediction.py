@@ -9,7 +9,7 @@ import jax
 from .execution import finish, harmless, mark_invalid, prepare
 from .options import REPLICATES, SAMPLES, Options
 from .outputs import Prediction, Replicates, StandardErrors, Status
-from .programs import frozen, inside_jit, is_traced
+from .programs import frozen, in_threads, inside_jit, is_traced
 from .sampling import Samples
 from .stages import compile_stages, finetune, pretrain
 from .summary import Finetuned, Pretrained
@@ -44,8 +44,9 @@ def predict(
     `throw` is set, RuntimeError where JAX runs without float64 and float32 was not asked for.
     """
     arguments = prepare(task, samples, replicates, seed, options)
-    if not (is_traced(task) or inside_jit()):
-        _compile_once(*arguments)
+    concrete = frozen(arguments[0])
+    if not (is_traced(concrete) or inside_jit()):
+        _compile_once(concrete, *arguments[1:])
     return finish(_predict(*arguments, known), throw)
 
 
@@ -109,11 +110,14 @@ _compiled: set[Any] = set()  # what predict() has compiled for, to spare warm ca
 
 
 def _compile_once(task: Task, samples: Samples, options: Options) -> None:
-    """Compile all programs at once, which is sooner than each when it is needed."""
+    """Compile all programs at once, which is sooner than each when it is needed.
+
+    In a thread, as what is compiled while JAX traces a gradient is not kept.
+    """
     leaves, structure = jax.tree.flatten((task, samples))
     key = (structure, tuple((x.shape, x.dtype) for x in leaves), options)
     if key not in _compiled:
-        compile_stages(task, samples, options)
+        in_threads(lambda task: compile_stages(task, samples, options), [task])
         _compiled.add(key)
 
 
