@@ -83,13 +83,13 @@ def show(parsed: argparse.Namespace, done: tuple[Tuned, float]) -> int:
         for message in Kink(int(getattr(tuned.prediction.status, name).kinks)).messages:
             print(f"jaxlora tune: warning: {name}: {message}", file=sys.stderr)
     if not tuned.converged:
+        kind = "warning" if tuned.ending.successful else "not solved"
         print(
-            f"jaxlora tune: not solved: the gradient at the best point is "
-            f"{tuned.gradient_norm:.1e}, above {parsed.tol:g}; try more evaluations or samples.",
+            f"jaxlora tune: {kind}: the gradient at the best point is {tuned.gradient_norm:.1e}, "
+            f"above {parsed.tol:g}. {tuned.ending.message}",
             file=sys.stderr,
         )
-        return NOT_SOLVED
-    return OK
+    return OK if tuned.ending.successful else NOT_SOLVED
 
 
 def _bounds(words: str) -> tuple[str, tuple[float, float]]:
@@ -110,8 +110,11 @@ def _watch(line: StatusLine, parsed: argparse.Namespace):
     def watch(evaluation: Evaluation) -> None:
         if line.is_due():
             values = "  ".join(f"{k}={v:.4g}" for k, v in evaluation.values.items())
+            which = (
+                f"start {evaluation.start} of {parsed.starts}" if evaluation.start else "refining"
+            )
             line.show(
-                f"start {evaluation.start} of {parsed.starts}, evaluation {evaluation.number}: "
+                f"{which}, evaluation {evaluation.number}: "
                 f"{values}  {parsed.objective} {evaluation.objective:.6g}, "
                 f"gradient {evaluation.gradient:.1e} (to {parsed.tol:.0e})"
             )
@@ -143,7 +146,9 @@ def _to_json(tuned: Tuned) -> dict[str, Any]:
         },
         "gradient_norm": number(tuned.gradient_norm),
         "curvature": [number(x) for x in tuned.curvature],
+        "jump": number(tuned.jump),
         "evaluations": tuned.evaluations,
+        "ending": tuned.ending.value,
         "converged": tuned.converged,
         "prediction": to_json(tuned.prediction),
     }

@@ -1,6 +1,7 @@
 """Hyperparameters tuned by exact gradients: optima, Pareto fronts, labelling budgets."""
 
 from .active_ratio import ActiveRatio, RatioPoint, best_active_ratio
+from .ending import Ending
 from .landscape import Evaluation
 from .objectives import OBJECTIVES, Objective
 from .pareto import FrontPoint, pareto_front
@@ -13,6 +14,7 @@ __all__ = [
     "BOUNDS",
     "OBJECTIVES",
     "ActiveRatio",
+    "Ending",
     "Evaluation",
     "FrontPoint",
     "Objective",

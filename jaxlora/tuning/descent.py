@@ -11,17 +11,22 @@ from ..stock import stock_solver
 
 Value = Callable[[jax.Array], jax.Array]
 Descent = Callable[[Value, np.ndarray, np.ndarray, np.ndarray, float, int], None]
+SHARE = 1e-2
 ADAM_STEP = 0.1  # in logarithms, at first
+LINE_SEARCH = 6  # evaluations: one that takes more has met a step of the objective
 
 
 def lbfgs(function: Value, x, low, high, tol: float, evaluations: int) -> None:
-    """jaxopt's L-BFGS with bounds (SciPy's), until the projected gradient is below `tol`."""
+    """jaxopt's L-BFGS with bounds (SciPy's), until the projected gradient is below `tol`.
+
+    Or until a step gains less than `SHARE` of `tol`: from there the root of the gradient is sought.
+    """
     solver = stock_solver("ScipyBoundedMinimize")(
         fun=function,
         method="L-BFGS-B",
         jit=False,  # what is minimised runs programs of its own
         maxiter=evaluations,
-        options={"gtol": tol, "ftol": 0.0, "maxfun": evaluations},
+        options={"gtol": tol, "ftol": SHARE * tol, "maxfun": evaluations, "maxls": LINE_SEARCH},
     )
     solver.run(jnp.asarray(x), bounds=(jnp.asarray(low), jnp.asarray(high)))
 

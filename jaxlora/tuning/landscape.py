@@ -14,11 +14,14 @@ from ..tasks import Task
 from .objectives import Objective
 from .space import Space
 
+NEAR = 0.2  # in logarithms: descents that come so near to each other have met
+
 
 class Evaluation(NamedTuple):
-    """A point of a descent: its number over all starts, the values, the objective, its gradient.
+    """A point of a search: its number over all starts, the values, the objective, its gradient.
 
-    `gradient` is the largest free |d objective/d log θ| over |objective|.
+    `start` counts the descents, and is 0 where the best point of all is refined. `gradient` is the
+    largest free |d objective/d log θ| over |objective|.
     """
 
     number: int
@@ -26,6 +29,27 @@ class Evaluation(NamedTuple):
     values: dict[str, float]
     objective: float
     gradient: float
+
+
+class Met(Exception):
+    """A descent has come to where an earlier one ended."""
+
+
+class Point(NamedTuple):
+    """Coordinates (k,), the cost there, its gradient (k,) by them and the prediction."""
+
+    x: np.ndarray
+    cost: float
+    gradient: np.ndarray
+    prediction: Prediction
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is known there, in a sentence; None where something is."""
+        if failure := self.prediction.status.failure():
+            return failure
+        known = math.isfinite(self.cost) and bool(np.all(np.isfinite(self.gradient)))
+        return None if known else "The objective has no value."
 
 
 class Landscape:
@@ -46,15 +70,20 @@ class Landscape:
         self.known: Prediction | None = None
         self.first: tuple[Task, Prediction] | None = None
         self.count = self.number = 0
-        self.unit = self.best_cost = math.nan
-        self.best, self.best_gradient = space.start, math.inf
+        self.unit = math.nan
+        self.best: Point | None = None
+        self.ended: np.ndarray | None = None  # where the best of the earlier descents did
 
     def begin(self, number: int) -> None:
         """Descend from another start, with a memory of the best point only."""
         self.number, self.known, self.unit = number, None, math.nan
+        self.ended = None if self.best is None else self.best.x
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The cost at the coordinates x, with the gradient that is computed with it."""
+        """The cost at the coordinates x, with the gradient that is computed with it.
+
+        Raises Met where another descent has been.
+        """
 
         @jax.custom_vjp
         def cost(x):
@@ -65,25 +94,34 @@ class Landscape:
 
     def evaluate(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The cost and its gradient, in units of the first cost of this descent."""
-        cost, gradient, prediction = self.cost_and_gradient(x, self.known)
-        self.count += 1
-        self.first = self.first or (self.space.task(x), prediction)
-        finite = math.isfinite(cost) and bool(np.all(np.isfinite(gradient)))
-        if not finite or prediction.status.failure():
+        point = self.look(np.asarray(x), self.known)
+        self.first = self.first or (self.space.task(x), point.prediction)
+        if point.failure:
             self.known = None
             return jnp.asarray(1e3), jnp.zeros_like(x)
-        self.known = prediction
+        self.known = point.prediction
         if math.isnan(self.unit):
-            self.unit = size_of(cost)
-        norm = float(np.max(np.abs(self.space.free_gradient(np.asarray(x), gradient))))
-        norm /= size_of(cost)
-        if not cost >= self.best_cost:
-            self.best, self.best_cost, self.best_gradient = np.asarray(x), cost, norm
-        if self.watch is not None:
+            self.unit = size_of(point.cost)
+        if self.best is None or point.cost < self.best.cost:
+            self.best = point
+        if self.ended is not None and np.max(np.abs(x - self.ended)) <= NEAR:
+            raise Met
+        return jnp.asarray(point.cost / self.unit), jnp.asarray(point.gradient / self.unit)
+
+    def look(self, x: np.ndarray, known: Prediction | None = None) -> Point:
+        """The objective at the coordinates x, sought afresh or from what is `known` nearby."""
+        point = self._point(x, known)
+        self.count += 1
+        if self.watch is not None and not point.failure:
             values = dict(zip(self.space.names, np.exp(x).tolist(), strict=True))
-            value = -cost if self.objective.maximised else cost
-            self.watch(Evaluation(self.count, self.number, values, value, norm))
-        return jnp.asarray(cost / self.unit), jnp.asarray(gradient / self.unit)
+            value = -point.cost if self.objective.maximised else point.cost
+            self.watch(Evaluation(self.count, self.number, values, value, self.norm(point)))
+        return point
+
+    def norm(self, point: Point) -> float:
+        """The largest free component of the gradient, relative to the cost."""
+        free = self.space.free_gradient(point.x, point.gradient)
+        return float(np.max(np.abs(free))) / size_of(point.cost)
 
     def prediction_of(self, task: Task) -> Prediction:
         """The prediction of `task`, which the first evaluation may have made already."""
@@ -93,15 +131,13 @@ class Landscape:
                 return self.first[1]
         return predict(task, throw=False, **self.numerics)
 
-    def cost_and_gradient(self, x, known) -> tuple[float, np.ndarray, Prediction]:
-        """The cost, its gradient by the coordinates and the prediction there."""
-
+    def _point(self, x: np.ndarray, known: Prediction | None) -> Point:
         def cost(x):
             prediction = predict(self.space.task(x), throw=False, known=known, **self.numerics)
             return self.objective.cost(prediction), jax.lax.stop_gradient(prediction)
 
         (value, prediction), gradient = jax.value_and_grad(cost, has_aux=True)(jnp.asarray(x))
-        return float(value), np.asarray(gradient), prediction
+        return Point(x, float(value), np.asarray(gradient), prediction)
 
 
 def size_of(cost: float) -> float:

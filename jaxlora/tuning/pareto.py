@@ -7,7 +7,8 @@ import numpy as np
 
 from ..tasks import Task
 from .objectives import Objective, Observe, as_objective
-from .search import Tuned, stderr_of
+from .refinement import stderr_of
+from .search import Tuned
 from .space import Bounds, hyperparameter_space
 from .tune import tune
 
