@@ -18,7 +18,7 @@ INSTALLED_DEV := $(VENV)/.stamp-installed-dev
 INSTALLED_DOCS := $(VENV)/.stamp-installed-docs
 INSTALLED_BENCH := $(VENV)/.stamp-installed-bench
 INSTALLED_NOTEBOOKS := $(VENV)/.stamp-installed-notebooks
-BENCHMARKS := predict gradient sweep proximal variance scaling simulation error_bars robustness
+BENCHMARKS := predict gradient tuning sweep proximal variance scaling simulation error_bars robustness
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -36,7 +36,7 @@ class Known(Landscape):
 
     def _point(self, x, known):
         away, beyond = x - OPTIMUM, float(x[0] > self.edge)
-        cost = 1 + away @ HESSIAN @ away / 2 + self.step * beyond
+        cost = 1 + float(away @ HESSIAN @ away) / 2 + self.step * beyond
         gradient = HESSIAN @ away + np.array([self.turn * (2 * beyond - 1), 0.0])
         status = SimpleNamespace(
             failure=lambda: "failed" if self.failing else None,
@@ -73,10 +73,11 @@ def test_a_smooth_optimum_is_found_with_its_surroundings():
 def test_the_root_of_the_gradient_is_found_beyond_a_step():
     # Values are lower before the step, by more than what is left to gain.
     landscape = Known(step=3e-4, edge=OPTIMUM[0] - 0.02)
-    point, around, how = landscape.refined([OPTIMUM[0] - 0.021, OPTIMUM[1]])
+    beside = np.array([OPTIMUM[0] - 0.021, OPTIMUM[1]])
+    point, around, how = landscape.refined(beside)
     assert how is Ending.CONVERGED
     np.testing.assert_allclose(point.x, OPTIMUM, atol=TOL / 0.17)
-    assert point.cost > landscape.best.cost
+    assert point.cost > landscape.look(beside).cost
     np.testing.assert_allclose(around.jump, 3e-4, rtol=1e-6)
 
 
@@ -127,8 +128,8 @@ def test_what_surrounds_an_optimum_may_be_unknown():
     with pytest.raises(ConvergenceError, match="at the best point: failed"):
         refine(landscape, TOL)
     landscape = Known()
-    landscape.descend([1.0, 1.0])
-    centre = landscape.best.x.copy()
+    centre = OPTIMUM + 0.01
+    landscape.best = landscape.look(centre)
     plain = landscape._point
 
     def fails_beside(x, known):

@@ -171,6 +171,31 @@ def test_the_best_split_is_better_than_splits_beside_it():
         assert tune(beside, ["lam", "lam_ft"], starts=1, **FEW).value > split.tuned.value
 
 
+@pytest.mark.slow
+def test_the_best_split_at_figure_1_is_one_within_its_error_bars():
+    # There single samples change between minima, and values move in steps of 1e-4.
+    settings = {"samples": 2**13, "replicates": 8}
+    split = jaxlora.best_split(figure_1(), 0.4, (1.0, 0.1), starts=1, **settings)
+    tuned = split.tuned
+    assert tuned.ending.successful
+    assert min(tuned.curvature) > 0
+    assert not any(optimum.at_bound for optimum in tuned.parameters.values())
+    # Errors of splits beside it, at the same ridges, have their least within two error bars.
+    shares = split.share + np.linspace(-0.06, 0.06, 7)
+    ridges = {name: tuned.parameters[name].value for name in ("lam", "lam_ft")}
+    errors = [
+        float(
+            predict(
+                figure_1(alpha=0.4 * x, alpha_ft=4 * (1 - x), **ridges), **settings
+            ).finetuning.test_error
+        )
+        for x in shares
+    ]
+    square, slope, _ = np.polyfit(shares - split.share, errors, 2)
+    assert abs(-slope / (2 * square)) < 2 * split.stderr
+    assert min(errors) > tuned.value - tuned.jump
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -21,6 +21,7 @@ STEP = 0.05  # in logarithms, of differences: so long that single samples do not
 ROUNDS = 3  # searches for a root, each with the curvature where the last one ended
 LARGEST_JUMP = 1e-3  # of the objective, that a refinement may climb where gradients lead down
 EVALUATIONS = 5  # a round
+LEAST = float(np.finfo(float).eps)
 
 
 class Surroundings(NamedTuple):
@@ -99,7 +100,7 @@ def survey(landscape: Landscape, point: Point) -> Surroundings:
     space, objective = landscape.space, landscape.objective
     free = ~space.is_held(point.x, point.gradient)
     rows, columns, jumps = [], [], [0.0]
-    for i in np.flatnonzero(free):
+    for i in np.flatnonzero(free).tolist():
         direction = STEP * np.eye(len(point.x))[i]
         sides = [
             landscape.look(np.clip(point.x + step, space.low, space.high))
@@ -155,16 +156,16 @@ def _root(landscape: Landscape, point: Point, around: Surroundings, tol: float) 
     least_squares(
         gradient,
         point.x[free],
-        jac=lambda _: matrix,
+        jac=lambda _: matrix,  # type: ignore[arg-type]
         bounds=(space.low[free], space.high[free]),
-        ftol=None,
-        xtol=None,
+        ftol=LEAST,
+        xtol=LEAST,
         gtol=tol * float(around.curvature[0]) / unit,
         max_nfev=EVALUATIONS,
     )
 
     def is_lower(other: Point) -> bool:
         by_gradients = (point.gradient + other.gradient) @ (other.x - point.x) / 2
-        return by_gradients <= 0 and other.cost - point.cost <= LARGEST_JUMP * unit
+        return bool(by_gradients <= 0) and other.cost - point.cost <= LARGEST_JUMP * unit
 
     return min(filter(is_lower, seen), key=landscape.norm)
