@@ -12,6 +12,7 @@ from .spectrum import density, edges
 from .tuning import FrontPoint, Split
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B0B0B0"  # distinct to colour-blind readers
+APART = 0.07  # of the height of a picture, from which words beside points do not overlap
 LETTERS = {"lam": "λ", "lam_ft": "λ'", "alpha": "α", "alpha_ft": "α'", "beta": "β", "delta": "Δ"}
 SYMBOLS = {
     "error_ft": r"$E'$",
@@ -65,33 +66,51 @@ def save_spectrum(path: os.PathLike | str, prediction: Prediction, simulation: S
 
 
 def plot_front(axes, front: Sequence[FrontPoint], names: tuple[str, str]) -> None:
-    """A Pareto front of the objectives `names`, each point with the values that lead to it."""
+    """A Pareto front of the objectives `names`, with the values that lead to its points.
+
+    Where points are close, only some have their values beside them; the ends have.
+    """
     x, y = np.array([point.values for point in front]).T
     x_error, y_error = np.array([point.stderr for point in front]).T
-    axes.errorbar(x, y, y_error, x_error, "o-", color=BLUE, markersize=4, linewidth=1)
-    for number, point in enumerate(front):
-        tuned = point.tuned.parameters.items()
+    axes.errorbar(x, y, y_error, x_error, "o-", color=BLUE, ecolor=GREY, markersize=4, linewidth=1)
+    ends, shown = [0, len(front) - 1], []
+    for number in [*ends, *range(1, len(front) - 1)]:
+        if all(abs(y[number] - y[other]) >= APART * np.ptp(y) for other in shown):
+            shown.append(number)
+    for number in sorted(shown):
+        tuned = front[number].tuned.parameters.items()
         axes.annotate(
             ", ".join(f"{LETTERS.get(k, k)} = {v.value:.2g}" for k, v in tuned),
-            point.values,
-            xytext=(6, -3 if number else 6),
+            (x[number], y[number]),
+            xytext=(7, -7),
             textcoords="offset points",
             fontsize=7,
         )
-    axes.margins(x=0.25)
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + 0.35 * (right - left))  # for the words beside the last point
     axes.set_xlabel(SYMBOLS.get(names[0], names[0]))
     axes.set_ylabel(SYMBOLS.get(names[1], names[1]))
 
 
 def plot_splits(axes, budgets: Sequence[float], splits: Sequence[Split]) -> None:
-    """The share of each budget that is best spent on pre-training, and the E' that it buys."""
+    """The share of each budget that is best spent on pre-training, and the E' that it buys.
+
+    Shares that a bound holds are hollow.
+    """
     shares = [100 * split.share for split in splits]
     errors = [100 * split.stderr for split in splits]
-    axes.errorbar(budgets, shares, errors, fmt="o-", color=BLUE, markersize=4)
+    axes.errorbar(budgets, shares, errors, fmt="o-", color=BLUE, markersize=5)
+    held = [split.tuned.parameters["odds"].at_bound for split in splits]
+    hollow = {"color": BLUE, "markerfacecolor": "w", "markersize": 7, "zorder": 3}
+    axes.plot(np.asarray(budgets)[held], np.asarray(shares)[held], "o", **hollow)
+    axes.set_ylim(0, 105)
     axes.set_xscale("log")
+    axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axes.minorticks_off()
     axes.set_xlabel("budget")
     axes.set_ylabel("spent on pre-training (%)", color=BLUE)
     right = axes.twinx()
     values = [split.tuned.value for split in splits]
     right.plot(budgets, values, "s--", color=ORANGE, markersize=4)
+    right.set_ylim(0, None)
     right.set_ylabel(rf"{SYMBOLS['error_ft']} at the best split", color=ORANGE)

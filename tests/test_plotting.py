@@ -48,11 +48,33 @@ def test_a_front_is_drawn_with_the_values_that_lead_to_it():
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("$E'$", "$o_w$")
 
 
+def test_words_beside_points_of_a_front_do_not_overlap():
+    figure = matplotlib.figure.Figure()
+    axes = figure.subplots()
+    tuned = SimpleNamespace(parameters={"lam": SimpleNamespace(value=0.02)})
+    heights = [0.0, 0.01, 0.5, 0.51, 0.99, 1.0]
+    front = [FrontPoint(0.0, (1 + y, y), (0.1, 0.2), tuned) for y in heights]
+    plot_front(axes, front, ("error_ft", "overlap"))
+    assert [text.xy[1] for text in axes.texts] == [0.0, 0.5, 1.0]
+
+
 def test_splits_are_drawn_in_per_cent_beside_what_they_buy():
     figure = matplotlib.figure.Figure()
     axes = figure.subplots()
-    splits = [Split(1.0, 2.0, share, 0.01, SimpleNamespace(value=0.1)) for share in (0.3, 0.6)]
+    splits = [
+        Split(
+            1.0,
+            2.0,
+            share,
+            0.01,
+            SimpleNamespace(value=0.1, parameters={"odds": SimpleNamespace(at_bound=share > 0.5)}),
+        )
+        for share in (0.3, 0.6)
+    ]
     plot_splits(axes, [1.0, 2.0], splits)
     np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata(), float), [30, 60])
+    hollow = axes.lines[-1]
+    assert hollow.get_markerfacecolor() == "w"
+    np.testing.assert_allclose(np.asarray(hollow.get_ydata(), float), [60])
     bought = np.asarray(figure.axes[1].lines[0].get_ydata(), float)
     np.testing.assert_allclose(bought, [0.1, 0.1])
