@@ -1,10 +1,14 @@
 import threading
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from points import given
 
+import jaxlora
+from jaxlora import prediction
 from jaxlora.programs import GROUPS, Compiling, Program, split
 
 REPLICATES = np.arange(6.0)
@@ -76,3 +80,22 @@ def test_errors_in_a_group_are_raised():
 
     with pytest.raises(ValueError, match="refused"):
         Program(refuse).in_groups(REPLICATES)
+
+
+def test_a_gradient_compiles_the_stages_as_a_value_does(monkeypatch):
+    asked = []
+
+    def solve(task, *_):
+        return SimpleNamespace(error=task.lam_ft**2, status=SimpleNamespace(failure=lambda: None))
+
+    monkeypatch.setattr(prediction, "compile_stages", lambda task, *_: asked.append(task))
+    monkeypatch.setattr(prediction, "_compiled", set())
+    monkeypatch.setattr(prediction, "_predict", solve)
+
+    def error(lam_ft):
+        return jaxlora.predict(given(lam_ft), samples=2**4, replicates=2).error
+
+    assert float(jax.grad(error)(0.3)) == pytest.approx(0.6)
+    assert [float(task.lam_ft) for task in asked] == [0.3]  # concrete, and once
+    assert float(error(0.4)) == pytest.approx(0.16)
+    assert len(asked) == 1
