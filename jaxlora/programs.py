@@ -101,7 +101,13 @@ class Compiling:
 
 def compiler_options() -> dict[str, Any]:
     """Keywords of `jax.jit` for programs that run by themselves."""
-    return {"compiler_options": COMPILER_OPTIONS.get(jax.default_backend())}
+    return {"compiler_options": COMPILER_OPTIONS.get(platform())}
+
+
+def platform() -> str:
+    """Where programs run: the platform of the default device."""
+    device = jax.config.values["jax_default_device"]
+    return jax.default_backend() if device is None else getattr(device, "platform", str(device))
 
 
 def split(replicated: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from points import given
 
 import jaxlora
 from jaxlora import prediction
-from jaxlora.programs import GROUPS, Compiling, Program, split
+from jaxlora.programs import GROUPS, Compiling, Program, platform, split
 
 REPLICATES = np.arange(6.0)
 
@@ -99,3 +99,9 @@ def test_a_gradient_compiles_the_stages_as_a_value_does(monkeypatch):
     assert [float(task.lam_ft) for task in asked] == [0.3]  # concrete, and once
     assert float(error(0.4)) == pytest.approx(0.16)
     assert len(asked) == 1
+
+
+def test_programs_run_where_the_default_device_is(keep_settings):
+    assert platform() == jax.default_backend()
+    jax.config.update("jax_default_device", jax.devices("cpu")[0])
+    assert platform() == "cpu"

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..programs import platform
 from ..symmetric import identity_like
 from ._linear import solve
 from ._problems import Problem
@@ -53,7 +54,7 @@ class Newton(eqx.Module):
     def run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         """Minimise from `init` (n, samples); returns params (n, samples) and the state."""
         samples = init.shape[-1]
-        if jax.default_backend() != "cpu" or samples <= CHUNK:
+        if platform() != "cpu" or samples <= CHUNK:
             return self._run(init, scale, centre, data)
         chunks = jax.tree.map(_chunked, (init, centre, data))
         steps = jax.lax.map(lambda chunk: self._run(chunk[0], scale, *chunk[1:]), chunks)

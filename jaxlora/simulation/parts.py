@@ -2,6 +2,8 @@
 
 import jax
 
+from ..programs import platform
+
 # A part's product should stay in the cache until it is used; accelerators want large parts.
 PART_BYTES = {"cpu": 2**22}
 LARGE_PART_BYTES = 2**29
@@ -11,7 +13,7 @@ MOST_BLOCKS = 8  # times more of them than needed, where the sequences do not di
 def part_size(inputs: jax.Array | jax.ShapeDtypeStruct) -> int:
     """The number of sequences (N, T, D) in a part, at least 1 and at most N."""
     count, tokens, dimension = inputs.shape
-    budget = PART_BYTES.get(jax.default_backend(), LARGE_PART_BYTES)
+    budget = PART_BYTES.get(platform(), LARGE_PART_BYTES)
     return min(count, max(1, budget // (tokens * dimension * inputs.dtype.itemsize)))
 
 

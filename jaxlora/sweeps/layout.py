@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from ..programs import platform
+
 AXIS = "points"
 BYTES_PER_ENTRY = 150  # of memory for each sample and T⁴, as measured for T = 3 and 8
 LARGEST_BATCH = 64
@@ -57,7 +59,7 @@ def default_layout(samples: int, tokens: int, devices: int = 1) -> Layout:
     if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= there:
         raise ValueError(f"devices = {devices!r}: must be an integer from 1 to {there}")
     statistics = jax.devices()[0].memory_stats() or {}
-    if jax.default_backend() == "cpu" or "bytes_limit" not in statistics:
+    if platform() == "cpu" or "bytes_limit" not in statistics:
         return Layout(1, devices)
     fit = statistics["bytes_limit"] // 2 // (samples * tokens**4 * BYTES_PER_ENTRY)
     return Layout(max(1, min(fit, LARGEST_BATCH)), devices)
