@@ -6,9 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from ._arguments import add_machine, configure
+from ._bars import bar_of_points, watch_by
 from ._exit_codes import OK
 from ._failures import NotWrittenError
 
@@ -55,12 +54,9 @@ def work(parsed: argparse.Namespace) -> "tuple[list[Figure], float]":
 def _draw(number: int, scale: "Scale", parsed: argparse.Namespace) -> "Figure":
     from ..figures import make_figure
 
-    # None: where stderr is a terminal.
-    hidden = True if parsed.quiet else None
-    words = f"figure {number}"
-    with tqdm(desc=words, unit=" points", disable=hidden, dynamic_ncols=True) as bar:
+    with bar_of_points(parsed.quiet, f"figure {number}") as bar:
         try:
-            return make_figure(number, parsed.out, scale, watch=_watch(bar))
+            return make_figure(number, parsed.out, scale, watch=watch_by(bar))
         except OSError as error:
             raise NotWrittenError(f"{parsed.out}: {error.strerror}") from error
 
@@ -85,14 +81,6 @@ def _scale(parsed: argparse.Namespace) -> "Scale":
     if parsed.theory_only:
         changes["simulated"] = 0
     return dataclasses.replace(scale, **{k: v for k, v in changes.items() if v is not None})
-
-
-def _watch(bar: tqdm):
-    def watch(progress) -> None:
-        bar.total, bar.initial, bar.n = progress.total, progress.loaded, progress.done
-        bar.refresh()
-
-    return watch
 
 
 def _table(figure: "Figure") -> str:

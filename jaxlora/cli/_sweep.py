@@ -5,15 +5,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from ..options import PRECISIONS
-from ..sweeps import Progress, default_layout
+from ..sweeps import default_layout
 from ..sweeps import run as run_sweep
 from ..sweeps.configuration import Configuration, configuration_of, read_tables
 from ..sweeps.design import PARAMETERS
 from ..sweeps.engines import KINDS
 from ._arguments import add_machine, configure
+from ._bars import bar_of_points, watch_by
 from ._exit_codes import NOT_SOLVED, OK
 
 if TYPE_CHECKING:
@@ -84,9 +83,9 @@ def work(parsed: argparse.Namespace) -> "tuple[xarray.Dataset, float]":
     plan, layout = chosen.plan, None
     if chosen.devices > 1:
         layout = default_layout(*plan.largest, chosen.devices)
-    with _bar(parsed) as bar:
+    with bar_of_points(parsed.quiet) as bar:
         dataset = run_sweep(
-            plan, out=parsed.out, engine=chosen.engine, layout=layout, watch=_watch(bar)
+            plan, out=parsed.out, engine=chosen.engine, layout=layout, watch=watch_by(bar)
         )
     return dataset, time.monotonic() - start
 
@@ -156,17 +155,3 @@ def _value(word: str) -> Any:
         except ValueError:
             continue
     return word
-
-
-def _bar(parsed: argparse.Namespace) -> tqdm:
-    # None: where stderr is a terminal.
-    return tqdm(unit=" points", disable=True if parsed.quiet else None, dynamic_ncols=True)
-
-
-def _watch(bar: tqdm):
-    def watch(progress: Progress) -> None:
-        # What was loaded took no time, and is left out of the rate.
-        bar.total, bar.initial, bar.n = progress.total, progress.loaded, progress.done
-        bar.refresh()
-
-    return watch
