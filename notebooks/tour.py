@@ -146,7 +146,7 @@ plt.show()
 
 # %% [markdown]
 # Bands are two standard errors; those of $E'$ are as narrow as the lines. A finite $\lambda$ is
-# best, between 0.01 and 0.02; from $\lambda_c$ on the pre-trained weights vanish, and only
+# best, of some 0.01; from $\lambda_c$ on the pre-trained weights vanish, and only
 # fine-tuning is left. Fine-tuning improves on the frozen layer at every $\lambda$, and $\lambda'$
 # matters less. What is missing to the Bayes-optimal $E'$ is mostly the pre-training's: the update
 # has nearly the overlap that it could have, while $E$ above is far from $E_\mathrm{BO}$.
