@@ -23,7 +23,7 @@
 #
 # over symmetric $T\times T$ matrices $h$, and its like over $\chi\in\mathbb R^T$ with
 # $\sigma(z+\chi\chi^\top-q\,I)$. So a function on $T\times T$ arrays is all that is needed; its
-# derivatives make the solvers fast.
+# derivatives make the solvers faster.
 
 # %%
 import jax
@@ -77,7 +77,7 @@ print(f"E' = {plain.finetuning.test_error:.5f} ± {plain.stderr.finetuning.test_
 # - `row_hessian(a, y)`, where $\sigma$ acts on each row alone, as softmax does, or on each entry:
 #   the second derivatives by the entries $a_{ri}$, $a_{rj}$ of a row, as a `RowHessian`
 #   $\mathrm{diag}(d_r)+b_rc_r^\top+c_rb_r^\top$. Newton's method for the proximal maps then needs
-#   no autodiff, which makes it several times faster.
+#   no autodiff, which saves time.
 # - `equivariant`: whether $\sigma(PaP^\top)=P\sigma(a)P^\top$ for every permutation $P$ of the
 #   tokens. Averages are then symmetrised over tokens, which lowers the sampling error. Where it is
 #   not given, it is tried out at random matrices.
@@ -206,7 +206,7 @@ plt.show()
 # - A function on $T\times T$ arrays is enough, for theory, sweeps, tuning and experiments alike.
 # - Layers of $D=60$ follow the theory: $E'$ within its errors, $E$ within a few per cent, some
 #   more at small $\lambda$, as at finite $D$ for softmax in [experiment](experiment.ipynb).
-# - A row Hessian makes it fast. Check it against autodiff.
+# - A row Hessian saves time. Check it against autodiff.
 # - A new $\sigma$ has scales of its own: look at $\lambda_c$ first, from which on nothing is
 #   learnt.
 # - The Bayes-optimal benchmark is for softmax and the identity only.
