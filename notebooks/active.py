@@ -210,9 +210,9 @@ plt.show()
 # - Where labels are few and the frozen layer is noisy ($\rho=0.03$, $\Delta_{\mathrm{eff}}\ge1$),
 #   Algorithm 1 takes 4 to 5 % off $E'$ and raises $o_w$ much more. At $\rho=0.1$ only $o_w$ gains:
 #   $E'$ changes by no more than its errors, some 1 %.
-# - It makes the fine-tuning more stable, too. At random with $\rho=0.03$ the replicon exceeds 1 for
-#   the noisiest layers, where the equations no longer describe the trained layer, and the solve at
-#   a small $\lambda'$ may fail. Selected sequences keep it below 1.
+# - It makes the fine-tuning more stable, too. At random with $\rho=0.03$ the replicon reaches 1.4,
+#   and above 1 the equations no longer describe the trained layer; one solve failed. Selected
+#   sequences keep it below 1.
 # - Layers of $D=200$ agree with the theory within errors, chosen either way.
 # - The scale of the frozen layer matters more: rescaling takes 30 % off $E'$, and selection little
 #   more after it. For softmax the best $\beta$ is below the $\beta_\star$ of the linear layer, at
