@@ -108,7 +108,9 @@ def stability_claim(datasets: Iterable[xarray.Dataset]) -> Claim:
 def _place(one: xarray.DataArray) -> str:
     """The coordinates of a point."""
     named = {str(name): float(x) for name, x in one.coords.items() if name != "given"}
-    return ", ".join(f"{LETTERS.get(name, name)} = {x:.3g}" for name, x in named.items())
+    return ", ".join(
+        f"{LETTERS.get(name, name.removeprefix('given_'))} = {x:.3g}" for name, x in named.items()
+    )
 
 
 def agreement_claim(pairs: Iterable[tuple[xarray.Dataset, xarray.Dataset | None]]) -> Claim:
