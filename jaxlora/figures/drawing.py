@@ -46,8 +46,10 @@ def is_stable(dataset: xarray.Dataset, name: str) -> np.ndarray:
     return np.all([~(dataset[one].values >= 1) for one in replicons], axis=0)
 
 
-def draw_layers(axes, dataset: xarray.Dataset | None, x, name: str, colour, **style) -> None:
-    """The same of trained layers, each dimension with its marker; hollow: not all converged."""
+def draw_layers(
+    axes, dataset: xarray.Dataset | None, x, name: str, colour, *, hollow: bool = False
+) -> None:
+    """The same of trained layers with bars of two standard errors, a marker for each dimension."""
     if dataset is None:
         return
     for k in range(dataset.sizes["dim"]):
@@ -60,9 +62,9 @@ def draw_layers(axes, dataset: xarray.Dataset | None, x, name: str, colour, **st
             color=colour,
             markersize=4,
             linewidth=1,
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            **style,
+            markeredgecolor=colour if hollow else "white",
+            markeredgewidth=1.0 if hollow else 0.4,
+            markerfacecolor="white" if hollow else colour,
         )
 
 

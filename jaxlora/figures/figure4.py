@@ -71,10 +71,12 @@ def draw(figure, data: Data) -> None:
             draw_curve(axes, active, data.noise, name, color=colour, label=words)
             draw_curve(axes, even, data.noise, name, color=colour, linestyle="--")
             if layers is not None:
-                for which, fill in ((ratio, "full"), (EVEN, "none")):
+                for which in (ratio, EVEN):
                     chosen = layers.active_ratio.values == which
                     x = data.at_layers[ratio].noise.values[chosen]
-                    draw_layers(axes, layers.isel(point=chosen), x, name, colour, fillstyle=fill)
+                    draw_layers(
+                        axes, layers.isel(point=chosen), x, name, colour, hollow=which == EVEN
+                    )
         gain = _gain(tuned, ratio, "test_error_ft")
         inset.errorbar(data.noise, gain.value, 2 * gain.stderr, color=colour, linewidth=1)
     for axes, name in zip(panels, ("test_error_ft", "overlap"), strict=True):
