@@ -14,7 +14,7 @@ from jaxlora.simulation.comparison import _trend, compare
     [
         pytest.param(figure_1(lam=0.01), (50, 100, 200), id="figure 1", marks=pytest.mark.slow),
         pytest.param(figure_3(reuse=True), (30, 60), id="figure 3, reused", marks=pytest.mark.slow),
-        pytest.param(given(), (60, 180), id="given"),
+        pytest.param(given(), (60, 180), id="given", marks=pytest.mark.slow),
     ],
 )
 def test_theory_is_the_limit(task, sizes):

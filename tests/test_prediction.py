@@ -33,6 +33,7 @@ def test_same_seed_same_result_and_other_seed_another(prediction):
     assert float(other.pretraining.Q) != float(prediction.pretraining.Q)
 
 
+@pytest.mark.slow
 def test_a_prediction_nearby_starts_another():
     # The identity's proximal maps have no minima to choose among, so that its solution is unique.
     task = Task(**TASK, activation="identity")
@@ -155,6 +156,7 @@ def test_float64_is_asked_for():
         predict(task, **FAST)
 
 
+@pytest.mark.slow
 def test_custom_activation_is_the_built_in_one(prediction):
     activation = jaxlora.Activation(lambda a: jax.nn.softmax(a, axis=1), "mine", min_tokens=2)
     custom = predict(Task(**TASK, activation=activation), **FAST)
@@ -191,10 +193,8 @@ def test_active_ratio_may_be_traced():
     assert float(concrete) > float(overlap(1.0)[0])
 
 
-@pytest.mark.parametrize(
-    ("delta", "lam_ft", "competing"),
-    [pytest.param(0.5, 0.5, False, marks=pytest.mark.slow), (5.0, 0.02, True)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("delta", "lam_ft", "competing"), [(0.5, 0.5, False), (5.0, 0.02, True)])
 def test_search_that_a_pilot_cuts_short_finds_what_an_exhaustive_one_does(delta, lam_ft, competing):
     task = Task(tokens=2, given=(1.5, 0.283, 0.52), delta=delta, alpha_ft=3.0, lam_ft=lam_ft)
     large = {"samples": 2**13, "replicates": 2, "throw": False}

@@ -58,8 +58,8 @@ def test_identity_collapses_where_the_closed_form_says():
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        (FIGURE_1, 0.5498),
-        (FIGURE_1 | {"delta": 2.0}, 0.5388),
+        pytest.param(FIGURE_1, 0.5498, marks=pytest.mark.slow),
+        pytest.param(FIGURE_1 | {"delta": 2.0}, 0.5388, marks=pytest.mark.slow),
         ({"tokens": 2, "kappa0": 0.5, "kappa": 1.0, "alpha": 0.2, "delta": 0.5}, 0.8605),
     ],
 )

@@ -262,6 +262,7 @@ def test_jumps_of_the_identity_are_seen():
     assert int(status.stability) != Stability.STABLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_prediction_reports_the_reference_replicon_and_its_verdict(stage):
     reference, sem = A0["values"][stage]["replicon"]
@@ -277,6 +278,7 @@ def test_prediction_reports_the_reference_replicon_and_its_verdict(stage):
     assert int(status.stability) == int(expected)
 
 
+@pytest.mark.slow
 def test_a_given_pretraining_has_no_replicon():
     task = jaxlora.Task(tokens=2, delta=2.0, given=(1.5, 1.5, 0.0), alpha_ft=3.0, lam_ft=0.2)
     solved = jaxlora.predict(task, samples=2**10, replicates=4, throw=False)
