@@ -43,8 +43,8 @@ class Activation(eqx.Module):
 
     `function` maps one (T, T) array to another, `name` is what outputs call it. `equivariant` says
     whether σ(P a Pᵀ) = P σ(a) Pᵀ for every permutation P of the tokens, which lowers the sampling
-    error; where it is None, that is tried out. Subclasses may give `row_hessian`, which makes the
-    proximal solvers several times faster.
+    error; where it is None, that is tried out. Subclasses may give `row_hessian`, which spares the
+    proximal solvers derivatives of derivatives.
     """
 
     function: Callable[[jax.Array], jax.Array] = eqx.field(static=True)

@@ -113,7 +113,7 @@ class StateEvolution(BranchedMap):
     def at_collapse(self) -> Conjugates:
         """The conjugates at Q = M = V = 0, where Prox is 0."""
         A0, alpha = self.task.teacher_variance(), self.task.alpha
-        zero = jnp.zeros_like(self.draws.first)
+        zero = 0 * self.draws.first  # no constant, whose σ XLA would take its time to fold
         _, gamma, hessian = self.problem.derivatives(zero, self.target)
         trace, _ = self.draws.mean_response(hessian, jnp.trace(hessian))
         along = self.draws.mean(_dot(gamma, self.draws.first))
