@@ -154,6 +154,11 @@ def test_a_sweep_of_a_figure_is_kept_and_not_mixed_with_another(tmp_path):
     xarray.testing.assert_equal(first, again)
     with pytest.raises(ValueError, match="of another sweep"):
         lab.theory("one", GIVEN | {"lam_ft": 1.0})
+    assert not lab.failed
+    first["result_ft"][...] = 4
+    first.to_netcdf(tmp_path / "one.nc", engine="h5netcdf")
+    lab.theory("one", GIVEN)
+    assert lab.failed == {"one": {"finetuning": 1}}
     assert lab.simulation("layers", Size(100, 2, 50, 2), GIVEN) is None
 
 

@@ -3,12 +3,13 @@
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from ._arguments import add_machine, configure
 from ._bars import bar_of_points, watch_by
-from ._exit_codes import OK
+from ._exit_codes import NOT_SOLVED, OK
 from ._failures import NotWrittenError
 
 if TYPE_CHECKING:
@@ -69,7 +70,15 @@ def show(parsed: argparse.Namespace, done: "tuple[list[Figure], float]") -> int:
         print(json.dumps(report, indent=1))
     else:
         print("\n\n".join(map(_table, figures)), f"\n\n{seconds:.0f} s", sep="")
-    return OK
+    for figure in figures:
+        for name, found in figure.failed.items():
+            for stage, count in found.items():
+                where = f"figure {figure.number}, {name}"
+                print(
+                    f"jaxlora figure: warning: {where}: {stage}: {count} points failed",
+                    file=sys.stderr,
+                )
+    return NOT_SOLVED if any(figure.failed for figure in figures) else OK
 
 
 def _scale(parsed: argparse.Namespace) -> "Scale":
@@ -95,5 +104,6 @@ def _to_json(figure: "Figure") -> dict:
         "figure": figure.number,
         "picture": str(figure.picture),
         "data": str(figure.data),
+        "failed": figure.failed,
         "claims": [claim._asdict() | {"verdict": claim.verdict} for claim in figure.claims],
     }

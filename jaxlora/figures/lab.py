@@ -11,6 +11,7 @@ import xarray
 from ..simulation import Setting
 from ..simulation.setting import check_memory, sizes_of
 from ..sweeps import Experiment, Plan, Theory, make_design, run
+from ..sweeps.dataset import failures
 from ..sweeps.run import Watch, configuration_in, parts_of
 from ..tasks import Task
 from .scale import Scale
@@ -31,12 +32,14 @@ class Size(NamedTuple):
 class Lab:
     """Runs the sweeps of one figure and keeps their results in `folder`, a netCDF file each.
 
-    A sweep that is there already is read; one that was interrupted goes on where it was.
+    A sweep that is there already is read; one that was interrupted goes on where it was. `failed`
+    has what was not solved or trained, by sweep and stage, as it is found.
     """
 
     folder: pathlib.Path
     scale: Scale
     watch: Watch
+    failed: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def theory(
         self, name: str, parameters: Mapping[str, Any], *, bayes: bool = False
@@ -68,9 +71,12 @@ class Lab:
     def _run(self, name: str, plan: Plan) -> xarray.Dataset:
         out = self.folder / f"{name}.nc"
         if out.exists() and configuration_in(out) == plan.identity():
-            return xarray.load_dataset(out, engine="h5netcdf")
-        dataset = run(plan, out=out, watch=self.watch)
-        shutil.rmtree(parts_of(out), ignore_errors=True)
+            dataset = xarray.load_dataset(out, engine="h5netcdf")
+        else:
+            dataset = run(plan, out=out, watch=self.watch)
+            shutil.rmtree(parts_of(out), ignore_errors=True)
+        if found := failures(dataset):
+            self.failed[name] = found
         return dataset
 
 

@@ -20,12 +20,16 @@ FIGURES: dict[int, ModuleType] = dict(
 
 
 class Figure(NamedTuple):
-    """A figure that was drawn: its picture, the folder of its data, and the paper's claims."""
+    """A figure that was drawn: its picture, the folder of its data, and the paper's claims.
+
+    `failed` counts the points of each sweep at which a stage was not solved or trained.
+    """
 
     number: int
     picture: pathlib.Path
     data: pathlib.Path
     claims: list[Claim]
+    failed: dict[str, dict[str, int]]
 
 
 def make_figure(
@@ -54,7 +58,7 @@ def make_figure(
     module.draw(figure, data)
     picture = folder / f"figure{number}.png"
     figure.savefig(picture, dpi=130)
-    return Figure(number, picture, lab.folder, module.claims(data))
+    return Figure(number, picture, lab.folder, module.claims(data), lab.failed)
 
 
 def check_numbers(numbers: Iterable[int]) -> None:
