@@ -11,13 +11,20 @@ from ..replicates import LabelledSolutions
 from ..results import Result
 from ..summary import lowest_branch
 
+DISTINCT = 1e-3  # relative difference of energies; equal ones differ by a tenth of that at most
+
 
 def have_parted(solved: LabelledSolutions) -> bool:
-    """Whether the starts of a replicate (replicates, lanes, rows, 2) lead to other solutions."""
+    """Whether the starts of a replicate (replicates, lanes, rows, 2) lead to other solutions.
+
+    With few samples, some whose q and m are close have distinct energies.
+    """
     q, m = _order(solved)
+    energy = np.asarray(solved.solutions.energy)
     converged = np.all(solved.solutions.result == Result.CONVERGED, axis=-1)
     distance = np.abs(q[..., 0] - q[..., 1]) + np.abs(m[..., 0] - m[..., 1])
-    return bool(np.any(converged & (distance > APART)))
+    distinct = np.abs(energy[..., 0] - energy[..., 1]) > DISTINCT * np.abs(energy[..., 0])
+    return bool(np.any(converged & ((distance > APART) | distinct)))
 
 
 def least_energy(
