@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 METHODS = ("newton", "damped")
 NEWTON_FROM = 0.1  # residual below which Newton steps are tried
-PATIENCE = 3  # Newton steps that may fail in a row before a damped one is taken
 RENEWED_FROM = 0.1  # decrease of the residual by a Newton step above which its matrix is renewed
 LONGEST_STEP = 32.0  # of damped steps near a solution, in units of the damping
 
@@ -93,10 +92,11 @@ def solve_fixed_point(
         return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
 
     def body(carry):
-        x, change, aux, known_matrix, correction, length, failures, residual, count, _ = carry
+        x, change, aux, known_matrix, correction, length, refused, residual, count, _ = carry
         step, newton, matrix, renewed = length * change, jnp.array(False), correction, False
         if fast:
-            near = (failures < PATIENCE) & (residual < NEWTON_FROM)
+            # Where Newton's step leads nowhere, a damped one comes first.
+            near = ~refused & (residual < NEWTON_FROM)
             correction = jnp.where(near, correction, 0.0)
             renewed = near & known_matrix.stale
             own = jax.lax.cond(renewed, newton_matrix, lambda *_: known_matrix.value, x, aux)
@@ -119,8 +119,7 @@ def solve_fixed_point(
             own = jnp.where(usable & ~renewed, own + learnt, own)
             failed = ~newton | ~accept | (residual_new > RENEWED_FROM * residual)
             known_matrix = _Matrix(own, jnp.where(near, failed, known_matrix.stale))
-            fewer = jnp.where(newton, 0, jnp.minimum(failures, PATIENCE) - 1)
-            failures = jnp.where(accept, jnp.maximum(fewer, 0), failures + (newton & renewed))
+            refused = ~accept & (refused | (newton & renewed))
             shorter = jnp.where(newton, length, 0.5 * length)
             longest = jnp.where(residual_new < NEWTON_FROM, LONGEST_STEP * damping, damping)
             # A step to the other side that is hardly nearer is one of a cycle.
@@ -136,7 +135,7 @@ def solve_fixed_point(
             jax.debug.callback(_log, count + 1, residual, x, newton, accept)
         busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
         iterate = (x, change, aux, known_matrix, correction)
-        return *iterate, length, failures, residual, count + 1, busy
+        return *iterate, length, refused, residual, count + 1, busy
 
     # Where F is not known at the start, the first pass takes no step and evaluates it there.
     change = jnp.full_like(x, jnp.nan) if change is None else change
@@ -148,7 +147,7 @@ def solve_fixed_point(
     matrix = jnp.full_like(blank, jnp.nan) if matrix is None else matrix
     known_matrix = _Matrix(matrix, ~jnp.all(jnp.isfinite(matrix)))
     iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix, blank)
-    start = (*iterate, length, 0, residual, 0, busy)
+    start = (*iterate, length, jnp.array(False), residual, 0, busy)
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
     x, _, aux, known_matrix, correction = end[:5]
     return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value + correction)
