@@ -42,9 +42,13 @@ ESTIMATORS = PLAIN | {"default": jaxlora.Options()}
 class PlainFieldDraws(FieldDraws):
     """Draws that are averaged plainly, tails included."""
 
-    def mean_response(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """E Tr X and E|X|²_F, plain means."""
-        return self.mean(trace), self.mean(jnp.sum(X * X, axis=(0, 1)))
+    def responses(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Tr X and |X|²_F as they are."""
+        return trace, jnp.sum(X * X, axis=(0, 1))
+
+    def controlled_mean(self, values: jax.Array, control: jax.Array) -> jax.Array:
+        """The plain mean."""
+        return self.mean(values)
 
 
 class PlainDraws(PlainFieldDraws, Draws):

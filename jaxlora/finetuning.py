@@ -143,7 +143,8 @@ class StateEvolution(BranchedMap):
         """What the equations average, written with γ = −(χ − χ̃)/v, the loss's gradient at prox.
 
         So v = 0 is a regular point. k is E Tr L (I + v L)⁻¹ with L = ∇²_χ loss in Stein's form,
-        E γ·ζ/s before, and (m/v) Tr C = (m/v) T − m k; the term E χ*ᵀχ̃ = m T is exact.
+        E γ·ζ/s before, and (m/v) Tr C = (m/v) T − m k; the term E χ*ᵀχ̃ = m T is exact. What Stein's
+        form differs by from that before, sample by sample, is a control variate of it.
         ∂_q ψ = Tr Γ, from the explicit shift −q I alone, and γ = 2 Γ χ.
         """
         m, s, v = x
@@ -151,18 +152,19 @@ class StateEvolution(BranchedMap):
         force = self.problem.gamma(minimum.x, data)
         gamma = 2 * jnp.sum(force * minimum.x[None], axis=1)
         X = response(self.problem, minimum.x, v, data)
-        stein, norm = self.draws.mean_response(X, jnp.trace(X))
+        traces, norms = self.draws.responses(X, jnp.trace(X))
+        along = _dot(gamma, self.draws.noise)
+        stein = self.draws.controlled_mean(traces, along - s * traces)
         noisy = s > jnp.finfo(gamma.dtype).tiny ** 0.25
-        along = self.draws.mean(_dot(gamma, self.draws.noise))
-        before = jnp.where(noisy, along / jnp.where(noisy, s, 1.0), stein)
+        before = jnp.where(noisy, self.draws.mean(along) / jnp.where(noisy, s, 1.0), stein)
         k = blend(minimum.competing_share, stein, before, gamma.shape[-1])
         conjugates = Conjugates(
             alpha * self.draws.mean(_dot(gamma, gamma)),
             alpha * (m * k - self.draws.mean(_dot(self.draws.spike, gamma))),
             alpha * (k - 2 * self.draws.mean(jnp.trace(force))),
         )
-        stein_gap = v * (stein - before) / self.task.tokens
-        return Averages(conjugates, stein_gap, norm)
+        stein_gap = v * (self.draws.mean(traces) - before) / self.task.tokens
+        return Averages(conjugates, stein_gap, self.draws.mean(norms))
 
     def replicon(self, v, averages: Averages) -> jax.Array:
         """The replicon (78), from the averages at a fixed point."""

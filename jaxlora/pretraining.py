@@ -115,10 +115,11 @@ class StateEvolution(BranchedMap):
         A0, alpha = self.task.teacher_variance(), self.task.alpha
         zero = 0 * self.draws.first  # no constant, whose σ XLA would take its time to fold
         _, gamma, hessian = self.problem.derivatives(zero, self.target)
-        trace, _ = self.draws.mean_response(hessian, jnp.trace(hessian))
+        traces, _ = self.draws.responses(hessian, jnp.trace(hessian))
         along = self.draws.mean(_dot(gamma, self.draws.first))
         square = self.draws.mean(_dot(gamma, gamma))
-        return Conjugates(2 * alpha * square, -2 * alpha * along / jnp.sqrt(A0), 2 * alpha * trace)
+        V_hat = 2 * alpha * self.draws.mean(traces)
+        return Conjugates(2 * alpha * square, -2 * alpha * along / jnp.sqrt(A0), V_hat)
 
     def averages(self, x, minimum: Minimum, exact: bool = True) -> Averages:
         """What the equations average, written with γ = −(h − z̃)/(V√s), the loss's gradient at Prox.
@@ -134,7 +135,8 @@ class StateEvolution(BranchedMap):
             trace = jnp.trace(X)
         else:
             trace, X = trace_of_response(X, V), jax.lax.stop_gradient(X)
-        stein, norm = self.draws.mean_response(X, trace)
+        traces, norms = self.draws.responses(X, trace)
+        stein = self.draws.mean(traces)
         B = conditional_variance(A0, M, Q)
         before = self.draws.mean(_dot(gamma, self.draws.second)) / root(B)
         share = minimum.competing_share
@@ -143,7 +145,7 @@ class StateEvolution(BranchedMap):
         along = self.draws.mean(_dot(gamma, self.draws.first))
         M_hat = -2 * alpha * along / jnp.sqrt(A0) + M / A0 * V_hat
         stein_gap = V * (stein - before) / gamma.shape[0]
-        return Averages(Conjugates(Q_hat, M_hat, V_hat), stein_gap, norm)
+        return Averages(Conjugates(Q_hat, M_hat, V_hat), stein_gap, self.draws.mean(norms))
 
     def replicon(self, averages: Averages) -> jax.Array:
         """The replicon (theory section 6), from the averages at a fixed point."""

@@ -15,6 +15,7 @@ from .symmetric import packed_size, weights
 from .tails import replace_tails
 
 METHODS = ("sobol", "monte_carlo")
+FAINT = 1e-2  # of a control variate, relative to what it controls, to have little say
 # Streams: proximal maps, cheaper test averages, candidates, nodes of integrals over a posterior.
 PRETRAINING, FINETUNING, TEST, POOL, NODES = range(5)
 
@@ -34,13 +35,22 @@ class FieldDraws(eqx.Module):
         """E over one replicate's draws of `values` (n,)."""
         return jnp.sum(self.weights * values)
 
-    def mean_response(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """E Tr X and E|X|²_F of responses X (L, L, n), whose tails are heavy (see `tails`).
+    def responses(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Tr X and |X|²_F of responses X (L, L, n), with heavy tails to be averaged (see `tails`).
 
         Tr X is given as `trace` (n,), with the derivatives it is to have.
         """
-        traces, norms = replace_tails(trace, jnp.sum(X * X, axis=(0, 1)))
-        return self.mean(traces), self.mean(norms)
+        return replace_tails(trace, jnp.sum(X * X, axis=(0, 1)))
+
+    def controlled_mean(self, values: jax.Array, control: jax.Array) -> jax.Array:
+        """E of `values` (n,), with `control` (n,), whose mean is zero, as a control variate.
+
+        One that vanishes beside them fades, as its regression has no limit.
+        """
+        centred = control - jnp.mean(control)
+        square = jnp.mean(centred**2) + FAINT**2 * jnp.mean(values**2)
+        slope = jnp.mean(centred * values) / jnp.where(square > 0, square, 1.0)
+        return self.mean(values - slope * control)
 
 
 class Draws(FieldDraws):
