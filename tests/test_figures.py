@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.figure
 import numpy as np
 import pytest
 import xarray
@@ -18,7 +19,7 @@ from jaxlora.figures.claims import (
     share_positive,
     stability_claim,
 )
-from jaxlora.figures.drawing import is_stable
+from jaxlora.figures.drawing import draw_layers, is_stable
 from jaxlora.figures.effective import noises, triples
 from jaxlora.figures.lab import Lab, Size, largest_dimension
 from jaxlora.figures.scale import spread
@@ -127,6 +128,15 @@ def test_agreement_is_counted_in_standard_errors_of_both():
     assert "D = 100 with 4 seeds: 2 numbers" in claim.numbers
     assert "root mean square 4.3, largest 6" in claim.numbers
     assert np.isnan(agreement_claim([(theory, None)]).holds)
+
+
+def test_layers_of_many_dimensions_are_drawn():
+    axes = matplotlib.figure.Figure().subplots()
+    data = xarray.Dataset(
+        {name: (("lam", "dim"), np.ones((2, 9))) for name in ("simulated_q", "simulated_q_stderr")}
+    )
+    draw_layers(axes, data, [1.0, 2.0], "q", "black")
+    assert len(axes.containers) == 9
 
 
 def test_layers_too_large_for_the_memory_are_halved(monkeypatch):

@@ -17,7 +17,6 @@ from .claims import (
 from .drawing import (
     BLACK,
     COLOURS,
-    GREY,
     SYMBOLS,
     draw_curve,
     draw_layers,
@@ -81,7 +80,7 @@ def draw(figure, data: Data) -> None:
             alone = float(one.test_error_ft.sel(lam=np.inf))
             draw_level(axes, alone, colour, style=(0, (1, 3)))
         one, best = data.at_best[delta], float(point_of_least(theory, "test_error_ft").lam)
-        draw_curve(beside, one, one.lam_ft.values, "test_error_ft", color=GREY)
+        draw_curve(beside, one, one.lam_ft.values, "test_error_ft", color=BLACK)
         for each, x, title in (
             (axes, "lam", rf"$\Delta = {delta:g}$"),
             (beside, "lam_ft", value_words("lam", best)),
@@ -90,8 +89,8 @@ def draw(figure, data: Data) -> None:
             each.set_xscale("log")
             each.set_xlabel(SYMBOLS[x])
             each.set_title(title, fontsize=10)
-        axes.plot([], [], color=GREY, linestyle=(0, (1, 3)), label=r"$\lambda = \infty$")
-        axes.plot([], [], "*", color=GREY, label="least")
+        axes.plot([], [], color=BLACK, linestyle=(0, (1, 3)), label=r"$\lambda = \infty$")
+        axes.plot([], [], "*", color=BLACK, label="least")
     panels[0].set_ylabel(SYMBOLS["test_error_ft"])
     labelled = panels[0].get_legend_handles_labels()
     figure.legend(*labelled, loc="outside lower center", ncols=6, frameon=False, fontsize=8)

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
+from ..plotting import BANDS
 from ..sweeps.dataset import solved
 from .claims import Claim, Number, agreement_claim, number, share_positive, stability_claim
-from .drawing import COLOURS, GREY, SYMBOLS, draw_curve, draw_layers, layers_words, value_words
+from .drawing import BLACK, COLOURS, SYMBOLS, draw_curve, draw_layers, layers_words, value_words
 from .effective import noises, triples
 from .lab import Lab, Size
 from .scale import spread
@@ -78,12 +79,12 @@ def draw(figure, data: Data) -> None:
                         axes, layers.isel(point=chosen), x, name, colour, hollow=which == EVEN
                     )
         gain = _gain(tuned, ratio, "test_error_ft")
-        inset.errorbar(data.noise, gain.value, 2 * gain.stderr, color=colour, linewidth=1)
+        inset.errorbar(data.noise, gain.value, BANDS * gain.stderr, color=colour, linewidth=1)
     for axes, name in zip(panels, ("test_error_ft", "overlap"), strict=True):
         axes.set_xlabel(SYMBOLS["effective_noise"])
         axes.set_ylabel(SYMBOLS[name])
-        axes.plot([], [], color=GREY, label="active")
-        axes.plot([], [], "--", color=GREY, label="evenly chosen")
+        axes.plot([], [], color=BLACK, label="active")
+        axes.plot([], [], "--", color=BLACK, label="evenly chosen")
     inset.set_title(r"gain $\Delta E'$", fontsize=7, pad=2)
     inset.tick_params(labelsize=6)
     panels[1].legend(frameon=False, fontsize=8, loc="lower left")
