@@ -109,7 +109,7 @@ def claims(data: Data) -> list[Claim]:
             best = float(point_of_least(theory.sel(lam_ft=ridge_ft), "test_error_ft").lam)
             solved_at = curve.value.dropna("lam").lam.values
             ends = [curve.sel(lam=end) for end in (solved_at[0], np.inf)]
-            finite += [share_positive(end - curve.sel(lam=best)) for end in ends]
+            finite += [end - curve.sel(lam=best) for end in ends]
             minima.append(f"{best:.3g} {which}")
             if np.isfinite(ridge_ft):
                 shown.append(gain.sel(lam_ft=ridge_ft))
@@ -119,15 +119,15 @@ def claims(data: Data) -> list[Claim]:
     return [
         Claim(
             "LoRA improves on the frozen layer at every λ, at the better of the λ' shown",
-            float(np.mean([share_positive(gain) for gain in tuned])),
+            share_positive(*tuned),
             f"gain of E' from {min(float(gain.value.min()) for gain in tuned):.2g} on",
         ),
         Claim(
             "It does at each λ' shown",
-            float(np.mean([share_positive(gain) for gain in shown])),
+            share_positive(*shown),
             "; ".join(lost) or f"from {min(float(gain.value.min()) for gain in shown):.2g} on",
         ),
-        Claim("A finite λ is best for E'", float(np.mean(finite)), "best λ " + ", ".join(minima)),
+        Claim("A finite λ is best for E'", share_positive(*finite), "best λ " + ", ".join(minima)),
         stability_claim([*data.theory.values(), *data.at_best.values()]),
         agreement_claim(
             (theory.sel(lam=layers.lam, lam_ft=layers.lam_ft), layers)

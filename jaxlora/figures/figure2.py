@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
-from .claims import Claim, agreement_claim, number, share_positive, stability_claim
+from .claims import Claim, agreement_claim, number, share_positive, stability_claim, unsolved
 from .drawing import SYMBOLS, draw_curve, draw_layers, in_order, layers_words, value_words
 from .effective import at_same_points, noises, triples
 from .lab import Lab, Size
@@ -83,6 +83,8 @@ def claims(data: Data) -> list[Claim]:
     one, other = error[first].isel(given=shared), error[second]
     apart = np.abs(one.value.values / other.value.values - 1)
     apart = apart[np.isfinite(apart)]
+    if not apart.size:
+        raise unsolved(data.theory[second], "test_error_ft")
     spread = float(one.value.max() / one.value.min() - 1)
     return [
         Claim(

@@ -1,5 +1,6 @@
 """Figure 4: active fine-tuning against labels chosen evenly, by Δ_eff and labelled fraction."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,11 +99,11 @@ def claims(data: Data) -> list[Claim]:
         name: [_gain(data.tuned[ratio], ratio, name).isel(given=noisy) for ratio in RATIOS]
         for name in ("test_error_ft", "overlap")
     }
-    ends = [
-        np.array([float(g.value.isel(given=end)) for g in gains["test_error_ft"]])
-        for end in (0, -1)
-    ]
-    by_noise, by_ratio = ends[1] > ends[0], np.diff(ends[1]) < 0
+    least, most = (
+        [gain.isel(given=end, drop=True) for gain in gains["test_error_ft"]] for end in (0, -1)
+    )
+    by_noise = [one - other for one, other in zip(most, least, strict=True)]
+    by_ratio = [one - other for one, other in itertools.pairwise(most)]
 
     def words(name: str) -> str:
         return "; ".join(
@@ -113,19 +114,19 @@ def claims(data: Data) -> list[Claim]:
     return [
         Claim(
             "Active fine-tuning lowers E' at every ρ < 1",
-            float(np.mean([share_positive(gain) for gain in gains["test_error_ft"]])),
+            share_positive(*gains["test_error_ft"]),
             f"gain {words('test_error_ft')}",
         ),
         Claim(
             "It raises o_w",
-            float(np.mean([share_positive(gain) for gain in gains["overlap"]])),
+            share_positive(*gains["overlap"]),
             f"gain {words('overlap')}",
         ),
         Claim(
             "The gain is larger for larger Δ_eff and smaller ρ",
-            float(np.mean(np.concatenate([by_noise, by_ratio]))),
+            share_positive(*by_noise, *by_ratio),
             f"gain of E' at Δ_eff = {data.noise[-1]:g}: "
-            + ", ".join(f"{g:.3g} (ρ = {r:g})" for g, r in zip(ends[1], RATIOS, strict=True)),
+            + ", ".join(f"{g.words()} (ρ = {r:g})" for g, r in zip(most, RATIOS, strict=True)),
         ),
         stability_claim(data.tuned.values()),
         agreement_claim(

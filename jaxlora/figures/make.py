@@ -47,8 +47,9 @@ def make_figure(
     progress of each sweep.
 
     Raises ValueError for a number that is no figure, for parameters of layers that cannot be
-    trained, and where a file is there from another scale; CheckpointError where the disk does not
-    take a result; RuntimeError without float64.
+    trained, and where a file is there from another scale; ConvergenceError where a curve has no
+    solved point; CheckpointError where the disk does not take a result; RuntimeError without
+    float64.
     """
     check_numbers([number])
     module, folder = FIGURES[number], pathlib.Path(out)
