@@ -1,5 +1,6 @@
 """The figures: their points are the paper's, their claims say what the numbers do."""
 
+import argparse
 import json
 
 import matplotlib.figure
@@ -8,8 +9,8 @@ import pytest
 import xarray
 
 from jaxlora import Task, effective_noise
-from jaxlora.cli import main
-from jaxlora.figures import FIGURES, Scale, figure3, figure4, make_figure
+from jaxlora.cli import _figure, main
+from jaxlora.figures import FIGURES, Figure, Scale, figure3, figure4, make_figure
 from jaxlora.figures.claims import (
     Claim,
     Number,
@@ -256,6 +257,15 @@ def test_a_sweep_of_a_figure_is_kept_and_not_mixed_with_another(tmp_path):
     lab.theory("one", GIVEN)
     assert lab.failed == {"one": {"finetuning": 1}}
     assert lab.simulation("layers", Size(100, 2, 50, 2), GIVEN) is None
+
+
+def test_a_claim_that_was_not_tested_is_null_in_json(tmp_path, capsys):
+    claims = [Claim("one", np.nan, ""), Claim("other", 0.5, "")]
+    figure = Figure(1, tmp_path / "figure1.png", tmp_path, claims, {})
+    assert _figure.show(argparse.Namespace(format="json"), ([figure], 1.0)) == 0
+    (shown,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["figures"]
+    assert [claim["holds"] for claim in shown["claims"]] == [None, 0.5]
+    assert shown["claims"][0]["verdict"] == "not tested"
 
 
 @pytest.mark.slow
