@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 
 import matplotlib.figure
 import numpy as np
@@ -22,11 +23,13 @@ from jaxlora.figures.claims import (
 )
 from jaxlora.figures.drawing import draw_layers, is_stable
 from jaxlora.figures.effective import noises, triples
-from jaxlora.figures.lab import Lab, Size, largest_dimension
+from jaxlora.figures.lab import Lab, largest_dimension
 from jaxlora.figures.scale import spread
 from jaxlora.outputs import ConvergenceError
-from jaxlora.simulation import setting
+from jaxlora.simulation import Setting, setting
+from jaxlora.simulation.setting import sizes_of
 
+DRAWN = pathlib.Path(__file__).parents[1] / "docs/figures"
 # What is tested does not depend on the sampling error.
 TINY = Scale(samples=256, replicates=2, points=7, simulated=0)
 GIVEN = {
@@ -229,6 +232,37 @@ def test_layers_of_many_dimensions_are_drawn():
     assert len(axes.containers) == 9
 
 
+@pytest.mark.parametrize("figure", sorted(FIGURES))
+def test_layers_that_cannot_be_trained_are_found_before_anything_is_solved(
+    figure, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Lab, "theory", lambda *arguments, **options: pytest.fail("solved"))
+    with pytest.raises(ValueError, match=r"dim = 1000000: needs about"):
+        make_figure(figure, tmp_path, Scale(dims=(30, 10**6)))
+    if figure in (1, 3, 6):
+        with pytest.raises(ValueError, match="at dim = 2"):
+            make_figure(figure, tmp_path, Scale(dims=(2,)))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("figure", sorted(FIGURES))
+def test_a_layer_of_each_size_is_checked(figure):
+    """Against what the layers of docs/figures were trained at."""
+    names = ("tokens", "reuse", "kappa0", "kappa", "alpha", "alpha_ft", "active_ratio")
+    trained = set()
+    for path in DRAWN.glob(f"figure{figure}/*_layers.nc"):
+        dataset = xarray.load_dataset(path, engine="h5netcdf").isel(dim=0)
+        given = {"given": (1.0, 1.0, 1.0)} if "given" in dataset.coords else {"lam": 0.1}
+        points = dataset.simulated_test_error_ft.to_dataframe().reset_index()
+        for point in points.to_dict("records"):
+            values = {
+                n: np.asarray(x).item() for n, x in (dataset.attrs | point).items() if n in names
+            }
+            task = Task(**values | given, delta=0.0, lam_ft=1.0)
+            trained.add(sizes_of(task, Setting(1000)))
+    assert trained == {sizes_of(Task(**one), Setting(1000)) for one in FIGURES[figure].LAYERS}
+
+
 def test_layers_too_large_for_the_memory_are_halved(monkeypatch):
     task = Task(tokens=2, kappa0=1, kappa=1, alpha=0.2, delta=0.5, lam=0.1, alpha_ft=3, lam_ft=1)
     monkeypatch.setattr(setting, "_available_bytes", lambda: 2**30)
@@ -256,7 +290,7 @@ def test_a_sweep_of_a_figure_is_kept_and_not_mixed_with_another(tmp_path):
     first.to_netcdf(tmp_path / "one.nc", engine="h5netcdf")
     lab.theory("one", GIVEN)
     assert lab.failed == {"one": {"finetuning": 1}}
-    assert lab.simulation("layers", Size(100, 2, 50, 2), GIVEN) is None
+    assert lab.simulation("layers", GIVEN) is None
 
 
 def test_a_claim_that_was_not_tested_is_null_in_json(tmp_path, capsys):
@@ -303,6 +337,10 @@ def test_command_draws_and_reports(tmp_path, capsys, keep_settings):
     ("arguments", "words"),
     [
         (["7"], "figure = 7: must be from 1 to 6"),
+        (
+            ["5", "1", "--dims", "2", "--out", "{tmp}"],
+            "alpha = 0.1: makes N = 0 at dim = 2, must be larger, or dim",
+        ),
         (["5", "--seeds", "0"], "seeds = 0: must be an integer of at least 1"),
         (["5", "--dims", "1", "--out", "{tmp}"], "dimension = 1: must be an integer of at least 2"),
     ],

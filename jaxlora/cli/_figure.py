@@ -44,12 +44,12 @@ def add_command(commands) -> None:
 
 def work(parsed: argparse.Namespace) -> "tuple[list[Figure], float]":
     """Draw; the figures, and the seconds that they took."""
-    from ..figures import check_numbers  # xarray, which takes most of a second
+    from ..figures import check_figures  # xarray, which takes most of a second
 
     start = time.monotonic()
     configure(parsed)
     scale = _scale(parsed)
-    check_numbers(parsed.numbers)
+    check_figures(parsed.numbers, scale)
     return [_draw(number, scale, parsed) for number in parsed.numbers], time.monotonic() - start
 
 

@@ -32,6 +32,7 @@ FIXED: dict[str, Any] = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1,
 DELTAS = (0.5, 2.0)
 RIDGES_FT = (0.05, 1.0, np.inf)
 FINEST, COARSEST = 0.003, 1.0  # λ: the second is above λ_c
+LAYERS = (FIXED | {"delta": DELTAS[0], "lam": COARSEST, "lam_ft": 1.0},)
 INCHES = (12.0, 3.9)
 
 
@@ -57,7 +58,7 @@ def collect(lab: Lab) -> Data:
         theory = lab.theory(name, fixed | curves, bayes=True)
         points = {"lam": chosen, "lam_ft": RIDGES_FT}
         data.theory[delta] = theory
-        data.layers[delta] = lab.simulation(f"{name}_layers", SIZE, fixed | points)
+        data.layers[delta] = lab.simulation(f"{name}_layers", fixed | points)
         best = {"lam": float(point_of_least(theory, "test_error_ft").lam), "lam_ft": ridges_ft}
         data.at_best[delta] = lab.theory(f"{name}_best", fixed | best)
     return data

@@ -41,6 +41,7 @@ FIXED: dict[str, Any] = {
 }
 RIDGES_FT = (0.2, 0.5, 1.0)
 FINEST, COARSEST = 0.005, 0.5  # λ, below λ_c = 0.86
+LAYERS = (FIXED | {"lam": COARSEST, "lam_ft": RIDGES_FT[0]},)
 INCHES = (10.0, 3.6)
 
 
@@ -59,7 +60,7 @@ def collect(lab: Lab) -> Data:
     curves, few = {"lam": ridges, "lam_ft": list(RIDGES_FT)}, {"lam": ridges[::4], "lam_ft": 0.5}
     theory = lab.theory("ridges", FIXED | curves, bayes=True)
     linear = lab.theory("ridges_identity", FIXED | few | {"activation": "identity"})
-    layers = lab.simulation("ridges_layers", SIZE, FIXED | curves | {"lam": chosen})
+    layers = lab.simulation("ridges_layers", FIXED | curves | {"lam": chosen})
     return Data(theory, linear, layers)
 
 

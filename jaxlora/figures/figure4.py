@@ -10,7 +10,7 @@ from ..plotting import BANDS
 from ..sweeps.dataset import solved
 from .claims import Claim, Number, agreement_claim, number, share_positive, stability_claim
 from .drawing import BLACK, COLOURS, SYMBOLS, draw_curve, draw_layers, layers_words, value_words
-from .effective import noises, triples
+from .effective import GIVEN, noises, triples
 from .lab import Lab, Size
 from .scale import spread
 
@@ -20,6 +20,12 @@ FIXED: dict[str, Any] = {"tokens": 3, "delta": 0.0}
 RATIOS = (0.03, 0.1, 0.3)  # ρ
 RIDGES_FT = (0.1, 0.2, 0.5, 1.0)  # of which each point has the best
 EVEN = 1.0  # labels chosen evenly: all of as many candidates as labels
+LAYERS = tuple(
+    FIXED
+    | {"given": GIVEN, "alpha_ft": ratio * POOL, "active_ratio": which, "lam_ft": RIDGES_FT[0]}
+    for ratio in RATIOS
+    for which in (ratio, EVEN)
+)
 INCHES = (9.0, 4.0)
 
 
@@ -55,7 +61,7 @@ def collect(lab: Lab) -> Data:
             "active_ratio": at_layers.active_ratio.values,
             "lam_ft": at_layers.lam_ft.values,
         }
-        layers = lab.simulation(f"ratio_{ratio:g}_layers", SIZE, common | points, "list")
+        layers = lab.simulation(f"ratio_{ratio:g}_layers", common | points, "list")
         data.theory[ratio], data.tuned[ratio], data.layers[ratio] = theory, tuned, layers
         data.at_layers[ratio] = at_layers.assign_coords(noise=("point", noise[along.values]))
     return data
