@@ -11,6 +11,8 @@ from .spectrum import density, edges
 from .tuning import FrontPoint, Split
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B0B0B0"  # distinct to colour-blind readers
+BANDS = 2  # standard errors, of bands and bars
+MARKERS = "osD^v<>"  # of dimensions, in turn
 APART = 0.07  # of the height of a picture, from which words beside points do not overlap
 LETTERS = {"lam": "λ", "lam_ft": "λ'", "alpha": "α", "alpha_ft": "α'", "beta": "β", "delta": "Δ"}
 SYMBOLS = {

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from ..report import number
 from ._arguments import add_machine, configure
 from ._bars import bar_of_points, watch_by
 from ._exit_codes import NOT_SOLVED, OK
@@ -43,12 +44,12 @@ def add_command(commands) -> None:
 
 def work(parsed: argparse.Namespace) -> "tuple[list[Figure], float]":
     """Draw; the figures, and the seconds that they took."""
-    from ..figures import check_numbers  # xarray, which takes most of a second
+    from ..figures import check_figures  # xarray, which takes most of a second
 
     start = time.monotonic()
     configure(parsed)
     scale = _scale(parsed)
-    check_numbers(parsed.numbers)
+    check_figures(parsed.numbers, scale)
     return [_draw(number, scale, parsed) for number in parsed.numbers], time.monotonic() - start
 
 
@@ -67,7 +68,7 @@ def show(parsed: argparse.Namespace, done: "tuple[list[Figure], float]") -> int:
     figures, seconds = done
     if parsed.format == "json":
         report = {"figures": [_to_json(one) for one in figures], "seconds": seconds}
-        print(json.dumps(report, indent=1))
+        print(json.dumps(report, allow_nan=False, indent=1))
     else:
         print("\n\n".join(map(_table, figures)), f"\n\n{seconds:.0f} s", sep="")
     for figure in figures:
@@ -105,5 +106,8 @@ def _to_json(figure: "Figure") -> dict:
         "picture": str(figure.picture),
         "data": str(figure.data),
         "failed": figure.failed,
-        "claims": [claim._asdict() | {"verdict": claim.verdict} for claim in figure.claims],
+        "claims": [
+            claim._asdict() | {"holds": number(claim.holds), "verdict": claim.verdict}
+            for claim in figure.claims
+        ],
     }

@@ -1,13 +1,15 @@
 """What the paper concludes from a figure, held against its numbers."""
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import xarray
 
+from ..outputs import ConvergenceError
 from ..plotting import LETTERS
-from ..sweeps.dataset import solved
+from ..sweeps.dataset import parameters_of, solved
 from ..sweeps.variables import SIMULATED, STDERR
 from .drawing import REPLICONS
 
@@ -33,7 +35,11 @@ class Claim(NamedTuple):
             return "not tested"
         if self.holds == 1:
             return "confirmed"
-        return "not confirmed" if self.holds == 0 else f"at {100 * self.holds:.0f} % of the points"
+        if self.holds == 0:
+            return "not confirmed"
+        # With as many digits as tell it from none and from all.
+        rounded = (f"{100 * self.holds:.{digits}f}" for digits in itertools.count())
+        return f"at {next(x for x in rounded if 0 < float(x) < 100)} % of the points"
 
 
 class Number(NamedTuple):
@@ -65,16 +71,32 @@ def number(dataset: xarray.Dataset, name: str) -> Number:
 
 
 def point_of_least(dataset: xarray.Dataset, name: str) -> xarray.Dataset:
-    """The point where a number is least."""
+    """The point where a number is least; ConvergenceError where it was solved at none."""
     values = solved(dataset, name).values
+    if not np.any(np.isfinite(values)):
+        raise unsolved(dataset, name)
     places = np.unravel_index(np.nanargmin(values), values.shape)
     return dataset.isel(dict(zip(dataset[name].dims, places, strict=True)))
 
 
-def share_positive(difference: Number) -> float:
-    """The share of points at which a difference is positive by more than its error allows."""
-    values, errors = difference.value.values, difference.stderr.values
-    known = np.isfinite(values)
+def unsolved(dataset: xarray.Dataset, name: str) -> ConvergenceError:
+    """What to raise where no point of a sweep, or of a curve of it, has a number."""
+    held = {str(k): x.item() for k, x in dataset.coords.items() if not x.dims}
+    words = ", ".join(f"{k} = {x}" for k, x in (parameters_of(dataset) | held).items())
+    along = " and ".join(map(str, dataset[name].dims))
+    return ConvergenceError(f"{name} at no point along {along}, with {words}", None)
+
+
+def share_positive(*differences: Number) -> float:
+    """The share of points at which differences are positive by more than their errors allow.
+
+    Points without a value or an error are left out; NaN where all are.
+    """
+    values, errors = (
+        np.concatenate([np.ravel(part) for part in parts])
+        for parts in zip(*differences, strict=True)
+    )
+    known = np.isfinite(values) & np.isfinite(errors)
     if not np.any(known):
         return np.nan
     return float(np.mean(values[known] > RESOLVED * errors[known]))
@@ -86,21 +108,28 @@ def range_words(values: xarray.DataArray, digits: str = ".3g") -> str:
 
 
 def stability_claim(datasets: Iterable[xarray.Dataset]) -> Claim:
-    """Appendix A.6: both replicon conditions hold at every point shown."""
+    """Appendix A.6: both replicon conditions hold at every point shown.
+
+    Where one does not apply, as to a pre-training set by hand, the other decides.
+    """
     stable, failed, largest = [], 0, {}
     for dataset in datasets:
-        failed += int(np.sum(np.isnan(solved(dataset, "test_error_ft").values)))
-        for name in REPLICONS:
-            values = solved(dataset, name)
+        shown = np.isfinite(solved(dataset, "test_error_ft").values)
+        failed += int(np.sum(~shown))
+        replicons = [solved(dataset, name) for name in REPLICONS]
+        applies = np.any([np.isfinite(values) for values in replicons], axis=0)
+        holds = np.all([~(values.values >= 1) for values in replicons], axis=0)
+        stable.append(holds[shown & applies])
+        for name, values in zip(REPLICONS, replicons, strict=True):
             if np.any(np.isfinite(values)):
-                stable.append(values.values[np.isfinite(values)] < 1)
                 worst = values.isel(values.fillna(-np.inf).argmax(...))
                 if float(worst) > float(largest.get(name, -np.inf)):
                     largest[name] = worst
     words = [f"largest {name} {float(at):.3g} at {_place(at)}" for name, at in largest.items()]
     if failed:
         words.append(f"{failed} points not solved")
-    holds = float(np.mean(np.concatenate(stable))) if stable else np.nan
+    points = np.concatenate(stable) if stable else np.array([])
+    holds = float(np.mean(points)) if points.size else np.nan
     statement = "Both replicon conditions hold at every point shown (75), (78)"
     return Claim(statement, holds, "; ".join(words))
 
@@ -114,8 +143,12 @@ def _place(one: xarray.DataArray) -> str:
 
 
 def agreement_claim(pairs: Iterable[tuple[xarray.Dataset, xarray.Dataset | None]]) -> Claim:
-    """Theory and trained layers of the largest dimension agree, at the same points of each pair."""
-    scores, relative, sizes = [], [], set()
+    """Theory and trained layers of the largest dimension agree, at the same points of each pair.
+
+    A number that several points share counts once: those of the pre-training do not depend on the
+    fine-tuning, and without fine-tuning (λ' = ∞) the forgetting is the error of the pre-training.
+    """
+    found, sizes = {}, set()
     for theory, simulation in pairs:
         if simulation is None:
             continue
@@ -124,16 +157,20 @@ def agreement_claim(pairs: Iterable[tuple[xarray.Dataset, xarray.Dataset | None]
         for name in COMPARED:
             if name not in theory or SIMULATED + name not in largest:
                 continue
-            difference = number(largest, SIMULATED + name) - number(theory, name)
-            score = (difference.value / difference.stderr).values
-            known = np.isfinite(score)
-            scores.append(score[known])
-            relative.append(abs(difference.value / theory[name]).values[known])
+            measured, predicted = number(largest, SIMULATED + name), number(theory, name)
+            parts = (measured.value, predicted.value, (measured - predicted).stderr)
+            for one in zip(*(part.values.flat for part in xarray.broadcast(*parts)), strict=True):
+                if np.all(np.isfinite(one)) and one[2] > 0:
+                    # To six digits, as what is solved or trained twice differs in the last ones.
+                    found[tuple(f"{x:.6g}" for x in one)] = one
     statement = "Trained layers agree with the theory within three standard errors"
-    if not scores:
+    if not sizes:
         return Claim(statement, np.nan, "theory only")
-    z, share = np.concatenate(scores), np.concatenate(relative)
     layers = ", ".join(f"D = {dim} with {seeds} seeds" for dim, seeds in sorted(sizes))
+    if not found:
+        return Claim(statement, np.nan, f"{layers}: no standard errors")
+    measured, predicted, stderr = np.array(list(found.values())).T
+    z, share = (measured - predicted) / stderr, np.abs(measured / predicted - 1)
     words = (
         f"{layers}: {len(z)} numbers, z of root mean square {np.sqrt(np.mean(z**2)):.2g}, largest "
         f"{z[np.argmax(np.abs(z))]:.2g}; relative difference {100 * np.median(share):.2g} % in the "

@@ -6,15 +6,14 @@ import matplotlib
 import numpy as np
 import xarray
 
+from ..plotting import BANDS, BLUE, MARKERS, ORANGE
 from ..sweeps.dataset import PARAMETER_WORDS, solved
 from ..sweeps.variables import NUMBERS, OF_PRETRAINING, SIMULATED, STDERR
 
-BANDS = 2  # standard errors
-BLACK, GREY = "#000000", "#808080"
+BLACK = "#000000"
 # Distinct to colour-blind readers (Okabe and Ito).
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 REPLICONS = ("replicon", "replicon_ft")
-MARKERS = "so^Dv<>"
 SYMBOLS = {variable.name: variable.symbol for variable in NUMBERS}
 SYMBOLS |= {name: symbol for name, (symbol, _) in PARAMETER_WORDS.items()}
 
@@ -58,7 +57,7 @@ def draw_layers(
             x,
             one[SIMULATED + name].values,
             BANDS * one[SIMULATED + name + STDERR].values,
-            fmt=MARKERS[k],
+            fmt=MARKERS[k % len(MARKERS)],
             color=colour,
             markersize=4,
             linewidth=1,

@@ -4,6 +4,7 @@ import numpy as np
 import xarray
 
 LARGEST = 3.0  # Δ_eff
+GIVEN = (1.0, 1.0, 1.0)  # (Q0, Q, M) of a layer of which the size alone matters
 
 
 def noises(count: int, least: float = 0.0) -> np.ndarray:

@@ -17,7 +17,6 @@ from .claims import (
 from .drawing import (
     BLACK,
     COLOURS,
-    GREY,
     SYMBOLS,
     draw_curve,
     draw_layers,
@@ -33,6 +32,7 @@ FIXED: dict[str, Any] = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1,
 DELTAS = (0.5, 2.0)
 RIDGES_FT = (0.05, 1.0, np.inf)
 FINEST, COARSEST = 0.003, 1.0  # λ: the second is above λ_c
+LAYERS = (FIXED | {"delta": DELTAS[0], "lam": COARSEST, "lam_ft": 1.0},)
 INCHES = (12.0, 3.9)
 
 
@@ -58,7 +58,7 @@ def collect(lab: Lab) -> Data:
         theory = lab.theory(name, fixed | curves, bayes=True)
         points = {"lam": chosen, "lam_ft": RIDGES_FT}
         data.theory[delta] = theory
-        data.layers[delta] = lab.simulation(f"{name}_layers", SIZE, fixed | points)
+        data.layers[delta] = lab.simulation(f"{name}_layers", fixed | points)
         best = {"lam": float(point_of_least(theory, "test_error_ft").lam), "lam_ft": ridges_ft}
         data.at_best[delta] = lab.theory(f"{name}_best", fixed | best)
     return data
@@ -81,7 +81,7 @@ def draw(figure, data: Data) -> None:
             alone = float(one.test_error_ft.sel(lam=np.inf))
             draw_level(axes, alone, colour, style=(0, (1, 3)))
         one, best = data.at_best[delta], float(point_of_least(theory, "test_error_ft").lam)
-        draw_curve(beside, one, one.lam_ft.values, "test_error_ft", color=GREY)
+        draw_curve(beside, one, one.lam_ft.values, "test_error_ft", color=BLACK)
         for each, x, title in (
             (axes, "lam", rf"$\Delta = {delta:g}$"),
             (beside, "lam_ft", value_words("lam", best)),
@@ -90,8 +90,8 @@ def draw(figure, data: Data) -> None:
             each.set_xscale("log")
             each.set_xlabel(SYMBOLS[x])
             each.set_title(title, fontsize=10)
-        axes.plot([], [], color=GREY, linestyle=(0, (1, 3)), label=r"$\lambda = \infty$")
-        axes.plot([], [], "*", color=GREY, label="least")
+        axes.plot([], [], color=BLACK, linestyle=(0, (1, 3)), label=r"$\lambda = \infty$")
+        axes.plot([], [], "*", color=BLACK, label="least")
     panels[0].set_ylabel(SYMBOLS["test_error_ft"])
     labelled = panels[0].get_legend_handles_labels()
     figure.legend(*labelled, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
@@ -110,7 +110,7 @@ def claims(data: Data) -> list[Claim]:
             best = float(point_of_least(theory.sel(lam_ft=ridge_ft), "test_error_ft").lam)
             solved_at = curve.value.dropna("lam").lam.values
             ends = [curve.sel(lam=end) for end in (solved_at[0], np.inf)]
-            finite += [share_positive(end - curve.sel(lam=best)) for end in ends]
+            finite += [end - curve.sel(lam=best) for end in ends]
             minima.append(f"{best:.3g} {which}")
             if np.isfinite(ridge_ft):
                 shown.append(gain.sel(lam_ft=ridge_ft))
@@ -120,15 +120,15 @@ def claims(data: Data) -> list[Claim]:
     return [
         Claim(
             "LoRA improves on the frozen layer at every λ, at the better of the λ' shown",
-            float(np.mean([share_positive(gain) for gain in tuned])),
+            share_positive(*tuned),
             f"gain of E' from {min(float(gain.value.min()) for gain in tuned):.2g} on",
         ),
         Claim(
             "It does at each λ' shown",
-            float(np.mean([share_positive(gain) for gain in shown])),
+            share_positive(*shown),
             "; ".join(lost) or f"from {min(float(gain.value.min()) for gain in shown):.2g} on",
         ),
-        Claim("A finite λ is best for E'", float(np.mean(finite)), "best λ " + ", ".join(minima)),
+        Claim("A finite λ is best for E'", share_positive(*finite), "best λ " + ", ".join(minima)),
         stability_claim([*data.theory.values(), *data.at_best.values()]),
         agreement_claim(
             (theory.sel(lam=layers.lam, lam_ft=layers.lam_ft), layers)

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray
 
-from .claims import Claim, agreement_claim, number, share_positive, stability_claim
+from .claims import Claim, agreement_claim, number, share_positive, stability_claim, unsolved
 from .drawing import SYMBOLS, draw_curve, draw_layers, in_order, layers_words, value_words
-from .effective import at_same_points, noises, triples
+from .effective import GIVEN, at_same_points, noises, triples
 from .lab import Lab, Size
 from .scale import spread
 
@@ -16,6 +16,9 @@ FIXED: dict[str, Any] = {"tokens": 3, "lam_ft": 0.5}
 DELTAS = (0.0, 2.0)
 LABELS = (2.0, 5.0, 10.0, 30.0)  # α'
 TRAINED = (2.0, 5.0, 10.0)
+LAYERS = tuple(
+    FIXED | {"delta": DELTAS[0], "given": GIVEN, "alpha_ft": labels} for labels in TRAINED
+)
 INCHES = (8.0, 3.8)
 
 
@@ -30,10 +33,10 @@ class Data(NamedTuple):
 
 def collect(lab: Lab) -> Data:
     """Sweep Δ_eff and α', at both Δ."""
-    return sweep_noise(lab, FIXED, DELTAS, LABELS, TRAINED, SIZE)
+    return sweep_noise(lab, FIXED, DELTAS, LABELS, TRAINED)
 
 
-def sweep_noise(lab: Lab, fixed: dict[str, Any], deltas, labels, trained, size: Size) -> Data:
+def sweep_noise(lab: Lab, fixed: dict[str, Any], deltas, labels, trained) -> Data:
     """Theory at Δ_eff by α' for each Δ, and layers at some of the points."""
     data = Data({}, {}, {}, {})
     for delta in deltas:
@@ -44,7 +47,7 @@ def sweep_noise(lab: Lab, fixed: dict[str, Any], deltas, labels, trained, size: 
         curves = {"given": triples(noise, delta), "alpha_ft": list(labels)}
         points = {"given": triples(noise[places], delta), "alpha_ft": list(trained)}
         data.theory[delta] = lab.theory(f"delta_{delta:g}", common | curves)
-        data.layers[delta] = lab.simulation(f"delta_{delta:g}_layers", size, common | points)
+        data.layers[delta] = lab.simulation(f"delta_{delta:g}_layers", common | points)
     return data
 
 
@@ -83,6 +86,8 @@ def claims(data: Data) -> list[Claim]:
     one, other = error[first].isel(given=shared), error[second]
     apart = np.abs(one.value.values / other.value.values - 1)
     apart = apart[np.isfinite(apart)]
+    if not apart.size:
+        raise unsolved(data.theory[second], "test_error_ft")
     spread = float(one.value.max() / one.value.min() - 1)
     return [
         Claim(

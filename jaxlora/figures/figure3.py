@@ -41,6 +41,7 @@ FIXED: dict[str, Any] = {
 }
 RIDGES_FT = (0.2, 0.5, 1.0)
 FINEST, COARSEST = 0.005, 0.5  # λ, below λ_c = 0.86
+LAYERS = (FIXED | {"lam": COARSEST, "lam_ft": RIDGES_FT[0]},)
 INCHES = (10.0, 3.6)
 
 
@@ -59,7 +60,7 @@ def collect(lab: Lab) -> Data:
     curves, few = {"lam": ridges, "lam_ft": list(RIDGES_FT)}, {"lam": ridges[::4], "lam_ft": 0.5}
     theory = lab.theory("ridges", FIXED | curves, bayes=True)
     linear = lab.theory("ridges_identity", FIXED | few | {"activation": "identity"})
-    layers = lab.simulation("ridges_layers", SIZE, FIXED | curves | {"lam": chosen})
+    layers = lab.simulation("ridges_layers", FIXED | curves | {"lam": chosen})
     return Data(theory, linear, layers)
 
 
@@ -97,7 +98,7 @@ def draw(figure, data: Data) -> None:
 def claims(data: Data) -> list[Claim]:
     """What section 4.2 says of it."""
     theory = data.theory
-    largest = theory.lam.values[solved(theory, "overlap").argmax("lam").values]
+    largest = theory.lam.values[solved(theory, "overlap").fillna(-np.inf).argmax("lam").values]
     curves = [("test_error", RIDGES_FT[0]), *(("test_error_ft", r) for r in RIDGES_FT)]
     finite, places = [], []
     for name, ridge_ft in curves:
@@ -105,13 +106,13 @@ def claims(data: Data) -> list[Claim]:
         best = float(point_of_least(theory.sel(lam_ft=ridge_ft), name).lam)
         solved_at = curve.value.dropna("lam").lam.values
         ends = [curve.sel(lam=solved_at[end]) for end in (0, -1)]
-        finite += [share_positive(end - curve.sel(lam=best)) for end in ends]
+        finite += [end - curve.sel(lam=best) for end in ends]
         symbol = "E" if name == "test_error" else f"E' (λ' = {ridge_ft:g})"
         places.append(f"{best:.3g} for {symbol}")
-    linear = data.linear
-    fresh = number(linear, "effective_noise")
-    reused = np.asarray(reused_noise(fresh.value.values, linear.V.values, FIXED["tokens"]))
-    ratio = xarray.DataArray(reused / fresh.value.values)
+    fresh = solved(data.linear, "effective_noise")
+    reused = np.asarray(reused_noise(fresh.values, data.linear.V.values, FIXED["tokens"]))
+    linear = data.linear.assign(ratio=reused / fresh)
+    least, ratio = point_of_least(linear, "ratio"), linear.ratio.dropna("lam")
     return [
         Claim(
             "With reused sequences λ → 0 gives the largest overlap",
@@ -120,11 +121,12 @@ def claims(data: Data) -> list[Claim]:
             + ", ".join(f"{x:.3g} (λ' = {r:g})" for x, r in zip(largest, RIDGES_FT, strict=True))
             + f", of λ from {theory.lam.values[0]:.3g} on",
         ),
-        Claim("A finite λ is best for E and E'", float(np.mean(finite)), "; ".join(places)),
+        Claim("A finite λ is best for E and E'", share_positive(*finite), "; ".join(places)),
         Claim(
             "Reuse reduces the effective noise, Δ_eff(e = 1) < Δ_eff(e = 0) (27), for σ = x/T",
             float(np.mean(ratio < 1)),
-            f"the ratio is {range_words(ratio)}, smallest at the smallest λ",
+            f"the ratio is {range_words(ratio)}, smallest at λ = {float(least.lam):.3g} of "
+            f"{range_words(ratio.lam)}",
         ),
         stability_claim([theory, linear]),
         agreement_claim(

@@ -1,14 +1,16 @@
 """Figure 4: active fine-tuning against labels chosen evenly, by Δ_eff and labelled fraction."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray
 
+from ..plotting import BANDS
 from ..sweeps.dataset import solved
 from .claims import Claim, Number, agreement_claim, number, share_positive, stability_claim
-from .drawing import COLOURS, GREY, SYMBOLS, draw_curve, draw_layers, layers_words, value_words
-from .effective import noises, triples
+from .drawing import BLACK, COLOURS, SYMBOLS, draw_curve, draw_layers, layers_words, value_words
+from .effective import GIVEN, noises, triples
 from .lab import Lab, Size
 from .scale import spread
 
@@ -18,6 +20,12 @@ FIXED: dict[str, Any] = {"tokens": 3, "delta": 0.0}
 RATIOS = (0.03, 0.1, 0.3)  # ρ
 RIDGES_FT = (0.1, 0.2, 0.5, 1.0)  # of which each point has the best
 EVEN = 1.0  # labels chosen evenly: all of as many candidates as labels
+LAYERS = tuple(
+    FIXED
+    | {"given": GIVEN, "alpha_ft": ratio * POOL, "active_ratio": which, "lam_ft": RIDGES_FT[0]}
+    for ratio in RATIOS
+    for which in (ratio, EVEN)
+)
 INCHES = (9.0, 4.0)
 
 
@@ -53,7 +61,7 @@ def collect(lab: Lab) -> Data:
             "active_ratio": at_layers.active_ratio.values,
             "lam_ft": at_layers.lam_ft.values,
         }
-        layers = lab.simulation(f"ratio_{ratio:g}_layers", SIZE, common | points, "list")
+        layers = lab.simulation(f"ratio_{ratio:g}_layers", common | points, "list")
         data.theory[ratio], data.tuned[ratio], data.layers[ratio] = theory, tuned, layers
         data.at_layers[ratio] = at_layers.assign_coords(noise=("point", noise[along.values]))
     return data
@@ -78,12 +86,12 @@ def draw(figure, data: Data) -> None:
                         axes, layers.isel(point=chosen), x, name, colour, hollow=which == EVEN
                     )
         gain = _gain(tuned, ratio, "test_error_ft")
-        inset.errorbar(data.noise, gain.value, 2 * gain.stderr, color=colour, linewidth=1)
+        inset.errorbar(data.noise, gain.value, BANDS * gain.stderr, color=colour, linewidth=1)
     for axes, name in zip(panels, ("test_error_ft", "overlap"), strict=True):
         axes.set_xlabel(SYMBOLS["effective_noise"])
         axes.set_ylabel(SYMBOLS[name])
-        axes.plot([], [], color=GREY, label="active")
-        axes.plot([], [], "--", color=GREY, label="evenly chosen")
+        axes.plot([], [], color=BLACK, label="active")
+        axes.plot([], [], "--", color=BLACK, label="evenly chosen")
     inset.set_title(r"gain $\Delta E'$", fontsize=7, pad=2)
     inset.tick_params(labelsize=6)
     panels[1].legend(frameon=False, fontsize=8, loc="lower left")
@@ -97,11 +105,11 @@ def claims(data: Data) -> list[Claim]:
         name: [_gain(data.tuned[ratio], ratio, name).isel(given=noisy) for ratio in RATIOS]
         for name in ("test_error_ft", "overlap")
     }
-    ends = [
-        np.array([float(g.value.isel(given=end)) for g in gains["test_error_ft"]])
-        for end in (0, -1)
-    ]
-    by_noise, by_ratio = ends[1] > ends[0], np.diff(ends[1]) < 0
+    least, most = (
+        [gain.isel(given=end, drop=True) for gain in gains["test_error_ft"]] for end in (0, -1)
+    )
+    by_noise = [one - other for one, other in zip(most, least, strict=True)]
+    by_ratio = [one - other for one, other in itertools.pairwise(most)]
 
     def words(name: str) -> str:
         return "; ".join(
@@ -112,19 +120,19 @@ def claims(data: Data) -> list[Claim]:
     return [
         Claim(
             "Active fine-tuning lowers E' at every ρ < 1",
-            float(np.mean([share_positive(gain) for gain in gains["test_error_ft"]])),
+            share_positive(*gains["test_error_ft"]),
             f"gain {words('test_error_ft')}",
         ),
         Claim(
             "It raises o_w",
-            float(np.mean([share_positive(gain) for gain in gains["overlap"]])),
+            share_positive(*gains["overlap"]),
             f"gain {words('overlap')}",
         ),
         Claim(
             "The gain is larger for larger Δ_eff and smaller ρ",
-            float(np.mean(np.concatenate([by_noise, by_ratio]))),
+            share_positive(*by_noise, *by_ratio),
             f"gain of E' at Δ_eff = {data.noise[-1]:g}: "
-            + ", ".join(f"{g:.3g} (ρ = {r:g})" for g, r in zip(ends[1], RATIOS, strict=True)),
+            + ", ".join(f"{g.words()} (ρ = {r:g})" for g, r in zip(most, RATIOS, strict=True)),
         ),
         stability_claim(data.tuned.values()),
         agreement_claim(

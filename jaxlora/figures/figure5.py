@@ -8,7 +8,7 @@ import xarray
 from ..noise import identity_finetuned_error
 from .claims import Claim, Number, number, share_positive, stability_claim
 from .drawing import BLACK, SYMBOLS, draw_curve, in_order, layers_words, value_words
-from .effective import triples
+from .effective import GIVEN, triples
 from .figure2 import Data, agreement, draw_labels, sweep_noise
 from .lab import Lab, Size
 
@@ -16,12 +16,13 @@ SIZE = Size(5_000, 5, 500, 5)
 TOKENS, LABELS, TRAINED = 3, (2.0, 5.0, 10.0, 30.0), (2.0, 5.0, 10.0)
 FIXED: dict[str, Any] = {"tokens": TOKENS, "lam_ft": 0.5, "activation": "identity"}
 DELTA, OTHER = 0.0, 2.0
+LAYERS = tuple(FIXED | {"delta": DELTA, "given": GIVEN, "alpha_ft": labels} for labels in TRAINED)
 INCHES = (10.0, 3.6)
 
 
 def collect(lab: Lab) -> Data:
     """Sweep Δ_eff and α', at a Δ that allows all Δ_eff, and in theory at another."""
-    data = sweep_noise(lab, FIXED, (DELTA,), LABELS, TRAINED, SIZE)
+    data = sweep_noise(lab, FIXED, (DELTA,), LABELS, TRAINED)
     noise = data.noise[DELTA]
     data.noise[OTHER] = noise[noise >= OTHER / 2]
     given = triples(data.noise[OTHER], OTHER)

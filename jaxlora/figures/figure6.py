@@ -34,6 +34,7 @@ RIDGES = (0.005, 0.02, 0.05, 0.1)  # λ
 TRAINED = (0.005, 0.05)
 RATIOS = (0.7, 0.85, 1.0, 1.15, 1.3)  # β/β*
 RIDGE, RATIO = 0.005, 0.8  # λ and β/β* of the fine-tuning
+LAYERS = (FIXED | {"lam": RIDGE, "lam_ft": 1.0},)
 INCHES = (9.0, 3.8)
 
 
@@ -63,7 +64,7 @@ def collect(lab: Lab) -> Data:
         pretrained[ridge] = lab.theory(name, at_ridge | curve)
         if ridge in TRAINED:
             points = {"beta": _betas(np.array(RATIOS), best[ridge])}
-            layers[ridge] = lab.simulation(f"{name}_layers", SIZE, at_ridge | points)
+            layers[ridge] = lab.simulation(f"{name}_layers", at_ridge | points)
     tuned = FIXED | {"lam": RIDGE, "beta": [1.0, RATIO * best[RIDGE]]}
     ridges_ft = np.geomspace(0.02, 5, lab.scale.points)
     chosen = ridges_ft[spread(len(ridges_ft), max(lab.scale.simulated, 1))]
@@ -72,7 +73,7 @@ def collect(lab: Lab) -> Data:
         pretrained,
         layers,
         lab.theory("finetuning", tuned | {"lam_ft": ridges_ft}, bayes=True),
-        lab.simulation("finetuning_layers", SIZE, tuned | {"lam_ft": chosen}),
+        lab.simulation("finetuning_layers", tuned | {"lam_ft": chosen}),
     )
 
 

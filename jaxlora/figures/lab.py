@@ -3,12 +3,13 @@
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import xarray
 
 from ..simulation import Setting
+from ..simulation.ensemble import check
 from ..simulation.setting import check_memory, sizes_of
 from ..sweeps import Experiment, Plan, Theory, make_design, run
 from ..sweeps.dataset import failures
@@ -32,13 +33,15 @@ class Size(NamedTuple):
 class Lab:
     """Runs the sweeps of one figure and keeps their results in `folder`, a netCDF file each.
 
-    A sweep that is there already is read; one that was interrupted goes on where it was. `failed`
-    has what was not solved or trained, by sweep and stage, as it is found.
+    `experiment` is how layers are trained, None where only theory is asked for. A sweep that is
+    there already is read; one that was interrupted goes on where it was. `failed` has what was not
+    solved or trained, by sweep and stage, as it is found.
     """
 
     folder: pathlib.Path
     scale: Scale
     watch: Watch
+    experiment: Experiment | None = None
     failed: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def theory(
@@ -50,23 +53,12 @@ class Lab:
         return self._run(name, Plan(make_design(parameters), theory, None, bayes))
 
     def simulation(
-        self, name: str, size: Size, parameters: Mapping[str, Any], design: str = "grid"
+        self, name: str, parameters: Mapping[str, Any], design: str = "grid"
     ) -> xarray.Dataset | None:
-        """Trained layers at the points of `parameters`; None where only theory is asked for.
-
-        Their dimension is that of the scale, or the largest that fits into the memory: the paper's,
-        or that over 2, 4, ….
-        """
-        scale = self.scale
-        if not scale.simulated:
+        """Trained layers at the points of `parameters`; None where only theory is asked for."""
+        if self.experiment is None:
             return None
-        points = make_design(parameters, design)
-        tasks = [points.task(i) for i in range(points.size)]
-        wanted = size.quick if scale.quick else size.paper
-        seeds = scale.seeds or (size.quick_seeds if scale.quick else size.paper_seeds)
-        settings = tuple(_setting(dim) for dim in scale.dims or (largest_dimension(wanted, tasks),))
-        experiment = Experiment(settings, seeds, scale.seed)
-        return self._run(name, Plan(points, None, experiment))
+        return self._run(name, Plan(make_design(parameters, design), None, self.experiment))
 
     def _run(self, name: str, plan: Plan) -> xarray.Dataset:
         out = self.folder / f"{name}.nc"
@@ -78,6 +70,27 @@ class Lab:
         if found := failures(dataset):
             self.failed[name] = found
         return dataset
+
+
+def experiment_of(
+    scale: Scale, size: Size, layers: Iterable[Mapping[str, Any]]
+) -> Experiment | None:
+    """How a figure's layers are trained; None where only theory is asked for.
+
+    `layers` has the parameters of a layer of each size. Their dimensions are those of the scale, or
+    the largest that fits into the memory: `size`'s, or that over 2, 4, …. Raises ValueError for
+    layers that cannot be trained, RuntimeError without float64.
+    """
+    if not scale.simulated:
+        return None
+    tasks = [Task(**parameters) for parameters in layers]
+    wanted = size.quick if scale.quick else size.paper
+    seeds = scale.seeds or (size.quick_seeds if scale.quick else size.paper_seeds)
+    settings = tuple(_setting(dim) for dim in scale.dims or (largest_dimension(wanted, tasks),))
+    for task in tasks:
+        for setting in settings:
+            check(task, setting)
+    return Experiment(settings, seeds, scale.seed)
 
 
 def largest_dimension(dimension: int, tasks: list[Task]) -> int:

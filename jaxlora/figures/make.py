@@ -11,7 +11,7 @@ import matplotlib.figure
 from ..sweeps.run import Watch
 from . import figure1, figure2, figure3, figure4, figure5, figure6
 from .claims import Claim
-from .lab import Lab
+from .lab import Lab, experiment_of
 from .scale import FULL, Scale
 
 FIGURES: dict[int, ModuleType] = dict(
@@ -47,12 +47,14 @@ def make_figure(
     progress of each sweep.
 
     Raises ValueError for a number that is no figure, for parameters of layers that cannot be
-    trained, and where a file is there from another scale; CheckpointError where the disk does not
-    take a result; RuntimeError without float64.
+    trained, and where a file is there from another scale; ConvergenceError where a curve has no
+    solved point; CheckpointError where the disk does not take a result; RuntimeError without
+    float64.
     """
-    check_numbers([number])
+    check_figures([number], scale)
     module, folder = FIGURES[number], pathlib.Path(out)
-    lab = Lab(folder / f"figure{number}", scale, watch)
+    experiment = experiment_of(scale, module.SIZE, module.LAYERS)
+    lab = Lab(folder / f"figure{number}", scale, watch, experiment)
     data = module.collect(lab)
     figure = matplotlib.figure.Figure(figsize=module.INCHES, layout="constrained")
     module.draw(figure, data)
@@ -61,8 +63,12 @@ def make_figure(
     return Figure(number, picture, lab.folder, module.claims(data), lab.failed)
 
 
-def check_numbers(numbers: Iterable[int]) -> None:
-    """Raise ValueError for a number that is no figure."""
+def check_figures(numbers: Iterable[int], scale: Scale = FULL) -> None:
+    """Raise ValueError for a number that is no figure, and for layers that cannot be trained.
+
+    Before anything is solved, which takes minutes. Raises RuntimeError without float64.
+    """
     for number in numbers:
         if number not in FIGURES:
             raise ValueError(f"figure = {number}: must be from 1 to {len(FIGURES)}")
+        experiment_of(scale, FIGURES[number].SIZE, FIGURES[number].LAYERS)

@@ -14,7 +14,8 @@ class Scale:
     """Cost and precision of all figures.
 
     - `samples`, `replicates`: draws of a prediction, as in `predict`; `seed`: of draws and layers.
-    - `points`: values along a curve; of Bayes-optimal curves and of heat maps fewer.
+    - `points`: values along a curve; about half as many of λ' beside figure 1, of Δ_eff in figure 4
+      and of β in figure 6, and a quarter for σ = x/T in figure 3.
     - `simulated`: values along a curve at which layers are trained; 0 for theory only.
     - `dims`, `seeds`: of the trained layers; by default those of the paper, or the `quick` ones.
     """

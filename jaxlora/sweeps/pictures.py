@@ -11,7 +11,7 @@ import matplotlib.ticker
 import numpy as np
 import xarray
 
-from ..plotting import GREY
+from ..plotting import BANDS, GREY, MARKERS
 from .dataset import solved
 from .slices import choose_axes, choose_variable, hold
 from .variables import CONVERGED, NUMBERS, SIMULATED, STDERR, SUFFIX
@@ -23,8 +23,6 @@ BOUNDS = {
     "overlap": "bayes_overlap",
 }
 BASELINES = {"test_error_ft": "frozen_test_error", "forgetting": "test_error"}
-BANDS = 2  # standard errors
-MARKERS = "osD^v<>"
 
 
 def plot_sweep(
