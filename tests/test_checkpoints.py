@@ -1,10 +1,11 @@
+import functools
 import subprocess
 
 import numpy as np
 import pytest
 from points import figure_3
 
-from jaxlora import checkpoints
+from jaxlora import Activation, Task, checkpoints
 from jaxlora.checkpoints import Checkpoint, CheckpointError
 from jaxlora.simulation import Setting, simulate
 from jaxlora.simulation import starts as starts_module
@@ -49,6 +50,20 @@ def test_checkpoint_of_another_experiment_is_refused(tmp_path):
     checkpoint.claim({"dim": 10, "delta": 0.5})
     with pytest.raises(ValueError, match="dim = 10 there, 20 here"):
         checkpoint.claim({"dim": 20, "delta": 0.5})
+
+
+def test_checkpoint_of_another_function_of_the_same_name_is_refused(tmp_path):
+    def task_of(temperature):
+        act = functools.partial(lambda t, a: t * a, temperature)
+        given = {"given": (1.5, 1.5, 1.0), "delta": 0.5, "alpha_ft": 3.0, "lam_ft": 1.0}
+        return Task(tokens=2, activation=Activation(act, "act"), **given)
+
+    setting = Setting(12, test_samples=10, starts=1)
+    first = simulate(task_of(0.5), setting, seeds=1, checkpoint=Checkpoint(tmp_path))
+    again = simulate(task_of(0.5), setting, seeds=1, checkpoint=Checkpoint(tmp_path))
+    assert again.finetuning == first.finetuning
+    with pytest.raises(ValueError, match="activation = 'act [0-9a-f]{12}' there, 'act "):
+        simulate(task_of(0.25), setting, seeds=1, checkpoint=Checkpoint(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"])
