@@ -58,12 +58,20 @@ def test_checkpoint_of_another_function_of_the_same_name_is_refused(tmp_path):
         given = {"given": (1.5, 1.5, 1.0), "delta": 0.5, "alpha_ft": 3.0, "lam_ft": 1.0}
         return Task(tokens=2, activation=Activation(act, "act"), **given)
 
-    setting = Setting(12, test_samples=10, starts=1)
-    first = simulate(task_of(0.5), setting, seeds=1, checkpoint=Checkpoint(tmp_path))
-    again = simulate(task_of(0.5), setting, seeds=1, checkpoint=Checkpoint(tmp_path))
-    assert again.finetuning == first.finetuning
-    with pytest.raises(ValueError, match="activation = 'act [0-9a-f]{12}' there, 'act "):
-        simulate(task_of(0.25), setting, seeds=1, checkpoint=Checkpoint(tmp_path))
+    class Accepted(Exception):
+        pass
+
+    def begin(task):
+        def stop(seed):
+            raise Accepted
+
+        simulate(task, Setting(12), checkpoint=Checkpoint(tmp_path), on_seed=stop)
+
+    for _ in range(2):
+        with pytest.raises(Accepted):
+            begin(task_of(0.5))
+    with pytest.raises(ValueError, match=r"activation = 'act [0-9a-f]{12}' there, 'act "):
+        begin(task_of(0.25))
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"])
