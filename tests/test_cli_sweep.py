@@ -247,6 +247,20 @@ def test_failed_points_are_left_out_and_counted(swept):
         np.testing.assert_array_equal(np.isnan(first), [False, True, False])
 
 
+def test_the_frozen_layer_is_left_out_where_the_pretraining_failed(swept):
+    import matplotlib.figure
+
+    with xarray.load_dataset(swept, engine="h5netcdf") as dataset:
+        dataset["result"][1, :] = 4
+        dataset["result_ft"][2, :] = 4
+        for name, other in (("test_error_ft", "frozen_test_error"), ("forgetting", "test_error")):
+            axes = matplotlib.figure.Figure().subplots()
+            plot_sweep(axes, dataset, name)
+            (dotted,) = (line for line in axes.get_lines() if line.get_linestyle() == ":")
+            expected = dataset[other].isel(lam_ft=0).where([True, False, True])
+            np.testing.assert_array_equal(dotted.get_ydata(), expected)
+
+
 def test_trained_layers_that_did_not_converge_are_hollow_and_not_in_heat_maps(swept):
     import matplotlib.figure
 
