@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-import jax
 import numpy as np
 
 from ..options import PRECISIONS, Options
+from ..programs import devices as devices_there
 from ..simulation import Setting, Training
 from .design import PARAMETERS, STATIC, draw_random, make_design
 from .engines import Engine
@@ -64,8 +64,8 @@ def configuration_of(tables: Mapping[str, Any], source: str = "") -> Configurati
     top.close()
     design = _told(f"{source}task.", make_design, parameters, kind)
     plan = _told(source, Plan, design, theory, experiment, bayes, chunk)
-    if not 1 <= devices <= jax.device_count():
-        top.refuse("devices", f"from 1 to {jax.device_count()}")
+    if not 1 <= devices <= (most := len(devices_there())):
+        top.refuse("devices", f"from 1 to {most}")
     return Configuration(plan, engine, devices)
 
 
