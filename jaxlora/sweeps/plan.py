@@ -62,13 +62,13 @@ class Plan:
     """The points of a sweep and what is computed there, in units of about `chunk` points.
 
     By default these are as many as `UNIT_BYTES` hold. With `bayes` there is the Bayes-optimal
-    benchmark too.
+    benchmark too, solved as it says, or where it is True as the theory is.
     """
 
     design: Design
     theory: Theory | None = Theory()
     experiment: Experiment | None = None
-    bayes: bool = False
+    bayes: bool | Theory = False
     chunk: int | None = None
 
     def __post_init__(self):
@@ -85,6 +85,13 @@ class Plan:
             for one in self.design.values("activation", range(self.design.size))
         ):
             raise ValueError(f"bayes: for the activations {', '.join(sorted(ACTIVATIONS))} only")
+
+    @property
+    def benchmark(self) -> Theory | None:
+        """How to solve the Bayes-optimal benchmark; None for none."""
+        if not self.bayes:
+            return None
+        return self.bayes if isinstance(self.bayes, Theory) else self.theory or Theory()
 
     @property
     def largest(self) -> tuple[int, int]:
