@@ -22,10 +22,15 @@ def pool_factor(active_ratio: jax.Array) -> int:
     return min(2 ** math.ceil(math.log2(1 / ratio)), LARGEST_POOL)
 
 
+def distances(activation: Activation, student) -> jax.Array:
+    """|σ(z) − σ(0)|²_F of candidates z (T, T, pool), by which Algorithm 1 selects; (pool,)."""
+    zero = jnp.zeros(student.shape[:2], student.dtype)
+    return activation.loss(student, activation(zero)[..., None])
+
+
 def by_distance(activation: Activation, student) -> jax.Array:
-    """Indices of candidates z (T, T, pool) in order of |σ(z) − σ(0)|²_F."""
-    reference = activation(jnp.zeros(student.shape[:2], student.dtype))[..., None]
-    return jnp.argsort(activation.loss(student, reference))
+    """Indices of candidates z (T, T, pool) in order of their distance."""
+    return jnp.argsort(distances(activation, student))
 
 
 def choose(activation: Activation, active_ratio, student, count: int) -> jax.Array:

@@ -28,16 +28,6 @@ def reused_noise(noise, V, tokens: int) -> jax.Array:
     return noise / (1 + 4 * V / tokens**2) ** 2
 
 
-def identity_test_error(noise, tokens: int) -> jax.Array:
-    """E = (T² + T)/T² Δ_eff for σ = x/T."""
-    return (1 + 1 / tokens) * jnp.asarray(noise)
-
-
-def identity_frozen_error(noise, tokens: int) -> jax.Array:
-    """E'_frozen = (T² + T)/T² (1 + Δ_eff) for σ = x/T (80)."""
-    return (1 + 1 / tokens) * (1 + jnp.asarray(noise))
-
-
 def identity_finetuned_error(noise, q, m, tokens: int) -> jax.Array:
     """E' = (T² + T)/T² (Δ_eff + 1 + q² − 2m²) for σ = x/T, from (73)."""
     return (1 + 1 / tokens) * (jnp.asarray(noise) + 1 + q**2 - 2 * m**2)

@@ -8,6 +8,7 @@ import numpy as np
 from .outputs import Prediction
 from .simulation import Simulation
 from .spectrum import density, edges
+from .tasks import Task
 from .tuning import FrontPoint, Split
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#B0B0B0"  # distinct to colour-blind readers
@@ -24,13 +25,23 @@ SYMBOLS = {
 }
 
 
+def check_spectrum(task: Task) -> None:
+    """Raise ValueError for a pre-training whose eigenvalues there are none of, or all 0."""
+    if task.given is not None:
+        raise ValueError("spectrum: a given pre-training has no eigenvalues")
+    if not np.isfinite(task.lam):
+        raise ValueError(f"spectrum: at lam = {float(task.lam):g} all eigenvalues are 0")
+
+
 def plot_spectrum(axes, prediction: Prediction, simulation: Simulation, bins: int = 40) -> None:
     """Histogram of the eigenvalues of Ŝ/√D over all seeds, and the theory's density.
 
     In theory Ŝ/√D has the law of (M̂/V̂)(x − ε)₊ with x ~ μ_η (theory section 4); its mass at 0 is
-    given in the legend beside the simulated share.
+    given in the legend beside the simulated share. Raises ValueError for a pre-training that is
+    given, and for λ = ∞.
     """
     task = simulation.task
+    check_spectrum(task)
     values = np.concatenate([outcome.eigenvalues for outcome in simulation.outcomes])
     theory = prediction.pretraining
     M_hat, V_hat = float(theory.M_hat), float(theory.V_hat)

@@ -110,6 +110,12 @@ def platform() -> str:
     return jax.default_backend() if device is None else getattr(device, "platform", str(device))
 
 
+def devices() -> list[Any]:
+    """The devices of the platform where programs run, the default one first."""
+    default = jax.config.values["jax_default_device"]
+    return sorted(jax.devices(platform()), key=lambda device: device != default)
+
+
 def split(replicated: Any) -> list[Any]:
     """Groups of replicates of the same size, or one group where that cannot be."""
     count = jax.tree.leaves(replicated)[0].shape[0]

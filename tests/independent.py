@@ -7,6 +7,16 @@ from scipy.special import softmax
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
 
 
+def identity_test_error(noise, tokens):
+    """E = (T² + T)/T² Δ_eff for σ = x/T."""
+    return (1 + 1 / tokens) * noise
+
+
+def identity_frozen_error(noise, tokens):
+    """E'_frozen = (T² + T)/T² (1 + Δ_eff) for σ = x/T (80)."""
+    return (1 + 1 / tokens) * (1 + noise)
+
+
 def bands(eta, kappa0):
     """Band edges of μ0 ⊞ semicircle: real critical values of x(G)."""
     s = np.sqrt(kappa0)

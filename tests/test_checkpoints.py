@@ -1,10 +1,11 @@
+import functools
 import subprocess
 
 import numpy as np
 import pytest
 from points import figure_3
 
-from jaxlora import checkpoints
+from jaxlora import Activation, Task, checkpoints
 from jaxlora.checkpoints import Checkpoint, CheckpointError
 from jaxlora.simulation import Setting, simulate
 from jaxlora.simulation import starts as starts_module
@@ -49,6 +50,28 @@ def test_checkpoint_of_another_experiment_is_refused(tmp_path):
     checkpoint.claim({"dim": 10, "delta": 0.5})
     with pytest.raises(ValueError, match="dim = 10 there, 20 here"):
         checkpoint.claim({"dim": 20, "delta": 0.5})
+
+
+def test_checkpoint_of_another_function_of_the_same_name_is_refused(tmp_path):
+    def task_of(temperature):
+        act = functools.partial(lambda t, a: t * a, temperature)
+        given = {"given": (1.5, 1.5, 1.0), "delta": 0.5, "alpha_ft": 3.0, "lam_ft": 1.0}
+        return Task(tokens=2, activation=Activation(act, "act"), **given)
+
+    class Accepted(Exception):
+        pass
+
+    def begin(task):
+        def stop(seed):
+            raise Accepted
+
+        simulate(task, Setting(12), checkpoint=Checkpoint(tmp_path), on_seed=stop)
+
+    for _ in range(2):
+        with pytest.raises(Accepted):
+            begin(task_of(0.5))
+    with pytest.raises(ValueError, match=r"activation = 'act [0-9a-f]{12}' there, 'act "):
+        begin(task_of(0.25))
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{"])

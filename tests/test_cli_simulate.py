@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import assert_refused
 
-from jaxlora.cli import main
+from jaxlora.cli import _compare, main
 
 POINT = {
     "--tokens": "2",
@@ -96,15 +96,43 @@ def test_compare_prints_both_and_draws_the_spectrum(capsys, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+GIVEN = ["compare", "--tokens", "2", "--delta", "0.5", "--given", "1.5", "1.5", "1"]
+GIVEN += ["--alpha-ft", "3", "--lam-ft", "0.5", "--dim", "30", "--seeds", "2"]
+GIVEN += ["--samples", "1024", "--replicates", "2", "--no-cache"]
+
+
 def test_compare_of_a_given_pretraining_is_a_table(capsys):
-    command = ["compare", "--tokens", "2", "--delta", "0.5", "--given", "1.5", "1.5", "1"]
-    command += ["--alpha-ft", "3", "--lam-ft", "0.5", "--dim", "30", "--seeds", "2"]
-    assert main([*command, "--samples", "1024", "--replicates", "2", "--no-cache"]) == 0
+    assert main(GIVEN) == 0
     out = capsys.readouterr().out
     assert "z(30)" in out
     assert "train_error" in out
-    assert main([*command, "--spectrum", "x.png"]) == 2
-    assert "no eigenvalues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spectrum": "x.foo"}, "spectrum = 'x.foo': must end in one of .png, .pdf, .svg"),
+        ({"spectrum": "x.png", "lam": "inf"}, "spectrum: at lam = inf all eigenvalues are 0"),
+    ],
+)
+def test_compare_refuses_a_spectrum_before_it_solves(changes, words, capsys):
+    assert_refused(arguments("compare", **changes), words, capsys)
+
+
+def test_compare_refuses_the_spectrum_of_a_given_pretraining(capsys):
+    assert_refused([*GIVEN, "--spectrum", "x.png"], "no eigenvalues", capsys)
+
+
+def test_a_spectrum_that_cannot_be_written_costs_no_numbers(capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_compare, "check_spectrum", lambda task: None)
+    monkeypatch.setattr(_compare, "save_spectrum", full)
+    assert main([*GIVEN, "--spectrum", "x.png"]) == 4
+    output = capsys.readouterr()
+    assert "z(30)" in output.out
+    assert output.err == "jaxlora compare: not written: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 import xarray
 from helpers import assert_refused
 
-from jaxlora.cli import main
-from jaxlora.sweeps import make_design
+from jaxlora import Options
+from jaxlora.cli import _sweep, main
+from jaxlora.sweeps import Theory, make_design, work
+from jaxlora.sweeps import run as run_plan
 from jaxlora.sweeps.configuration import ConfigurationError, configuration_of
 from jaxlora.sweeps.pictures import plot_sweep
 
@@ -81,6 +84,72 @@ def test_bad_configuration_is_one_line_and_exit_code_two(
     arguments = ["sweep", str(file), "--out", str(tmp_path / "x.nc"), "--no-cache"]
     assert_refused(arguments, f"{file}: ", capsys)
     assert_refused(arguments, words, capsys)
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The plan that `jaxlora sweep` makes of tables and flags, without doing it."""
+
+    def planned_by(file, tables, *flags):
+        plans = []
+
+        def run(plan, **_):
+            plans.append(plan)
+            raise ValueError("not done")
+
+        monkeypatch.setattr(_sweep, "run_sweep", run)
+        file.write_text(toml({"task": TASK} | tables))
+        assert main(["sweep", str(file), "--out", "x.nc", "--no-cache", *flags]) == 2
+        return plans[0]
+
+    return planned_by
+
+
+def test_seed_is_that_of_everything_there_is(planned, tmp_path):
+    file, numbers = tmp_path / "sweep.toml", ("--seed", "5")
+    plan = planned(file, {}, *numbers, "--dim", "60")
+    assert (plan.theory.seed, plan.experiment.seed) == (5, 5)
+    plan = planned(file, {}, *numbers, "--dim", "60", "--no-theory")
+    assert plan.theory is None
+    assert plan.experiment.seed == 5
+    in_file = {"simulation": {"dim": "60", "seed": "3"}, "theory": {"seed": "2"}}
+    plan = planned(file, in_file)
+    assert (plan.theory.seed, plan.experiment.seed) == (2, 3)
+    assert planned(file, in_file, *numbers).experiment.seed == 5
+    assert planned(file, {"simulation": "false"}, *numbers).experiment is None
+
+
+def test_benchmark_without_theory_is_solved_as_the_flags_say(planned, tmp_path, monkeypatch):
+    file, alone = tmp_path / "sweep.toml", ("--no-theory", "--bayes")
+    flags = ("--samples", "4096", "--seed", "3", "--precision", "float32")
+    plan = planned(file, {}, *alone, *flags)
+    assert plan.theory is None
+    assert plan.benchmark == Theory(4096, seed=3, options=Options.single())
+    assert planned(file, {"theory": "false", "bayes": "true"}, *flags).benchmark == plan.benchmark
+    numbers = {"samples": "512", "replicates": "2"}
+    for tables in ({"theory": numbers}, {"bayes": numbers}):
+        assert planned(file, tables, *alone, "--seed", "3").benchmark == Theory(512, 2, 3)
+    both = planned(file, {}, "--bayes", "--samples", "64")
+    assert both.benchmark == both.theory == Theory(64)
+    assert planned(file, {}, "--samples", "64").benchmark is None
+    beside = planned(file, {"bayes": numbers}, "--seed", "3", "--precision", "float32")
+    assert beside.benchmark == Theory(512, 2, 3, Options.single())
+    assert beside.theory == Theory(seed=3, options=Options.single())
+
+    def solve(task, **numerics):
+        assert numerics == {
+            "samples": 1024,
+            "replicates": 4,
+            "seed": 3,
+            "throw": False,
+            "options": Options.single(),
+        }
+        raise InterruptedError
+
+    monkeypatch.setattr(work, "bayes_optimal", solve)
+    # Nothing may ask for float64.
+    with jax.enable_x64(False), pytest.raises(InterruptedError):
+        run_plan(plan)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +314,20 @@ def test_failed_points_are_left_out_and_counted(swept):
         plot_sweep(axes, dataset)
         first = axes.get_lines()[0].get_ydata()
         np.testing.assert_array_equal(np.isnan(first), [False, True, False])
+
+
+def test_the_frozen_layer_is_left_out_where_the_pretraining_failed(swept):
+    import matplotlib.figure
+
+    with xarray.load_dataset(swept, engine="h5netcdf") as dataset:
+        dataset["result"][1, :] = 4
+        dataset["result_ft"][2, :] = 4
+        for name, other in (("test_error_ft", "frozen_test_error"), ("forgetting", "test_error")):
+            axes = matplotlib.figure.Figure().subplots()
+            plot_sweep(axes, dataset, name)
+            (dotted,) = (line for line in axes.get_lines() if line.get_linestyle() == ":")
+            expected = dataset[other].isel(lam_ft=0).where([True, False, True])
+            np.testing.assert_array_equal(dotted.get_ydata(), expected)
 
 
 def test_trained_layers_that_did_not_converge_are_hollow_and_not_in_heat_maps(swept):

@@ -1,4 +1,7 @@
+import gc
 import json
+import weakref
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 from points import figure_1, figure_3, given
 
-from jaxlora.simulation import Setting, run_seed, simulate, train_pair
+from jaxlora.simulation import Setting, experiment, run_seed, simulate, train_pair
 from jaxlora.simulation.draws import Stream, draw_inputs, draw_noise, stream_key
 from jaxlora.simulation.layers import GaussianLayers
 from jaxlora.simulation.measurements import measure_test_errors
@@ -106,6 +109,26 @@ def test_recalibration_scales_what_was_trained():
     )
     pair = train_pair(figure_1(beta=0.7), setting, 0)
     np.testing.assert_allclose(pair.layers.student.W, np.sqrt(0.7) * pair.W)
+
+
+def test_the_data_of_a_seed_go_with_it(monkeypatch):
+    weights = []
+
+    def mean_loss(objective, W):
+        weights.append(float(W[0, 0]))
+        return 3.0
+
+    monkeypatch.setattr(experiment, "mean_loss", mean_loss)
+    layer = experiment._MeasuredLayer(SimpleNamespace(W=jnp.eye(2), objective=object()))
+    assert [layer.train_error(beta) for beta in (0.25, 1.0, 0.25)] == [3.0] * 3
+    assert weights == [0.5, 1.0]
+    there = weakref.ref(layer)
+    gc.disable()
+    try:
+        del layer
+        assert there() is None
+    finally:
+        gc.enable()
 
 
 def test_test_errors_are_those_of_the_model():

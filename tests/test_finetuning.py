@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from independent import trained_spike
+from independent import identity_frozen_error, trained_spike
 
 import jaxlora
 from jaxlora import predict, solve_finetuning
@@ -68,7 +68,7 @@ def test_identity_errors_are_closed_forms():
     exact = 12 / 9 * (noise + 1 + q**2 - 2 * m**2)
     # The closed form is taken at the means of q and m; four standard errors.
     assert abs(float(values.test_error) - exact) < 4 * float(errors.test_error) + 1e-4
-    frozen = 12 / 9 * (1 + noise)
+    frozen = identity_frozen_error(noise, 3)
     assert abs(float(values.frozen_test_error) - frozen) < 4 * float(errors.frozen_test_error)
 
 

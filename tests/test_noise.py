@@ -3,14 +3,13 @@
 import jax
 import numpy as np
 import pytest
+from independent import identity_frozen_error, identity_test_error
 from scipy.optimize import minimize_scalar
 
 from jaxlora.noise import (
     best_beta,
     effective_noise,
     identity_finetuned_error,
-    identity_frozen_error,
-    identity_test_error,
     recalibrated_noise,
     reused_noise,
 )

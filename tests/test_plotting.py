@@ -33,6 +33,15 @@ def test_spectrum_of_theory_and_of_trained_layers_agree():
     assert abs(histogram - theory) < 2 / 60 + 0.02
 
 
+def test_a_spectrum_without_eigenvalues_is_refused():
+    fields = {"tokens": 2, "delta": 0.5, "alpha_ft": 3, "lam_ft": 1}
+    trained = {"kappa0": 0.5, "kappa": 1, "alpha": 0.2, "lam": np.inf}
+    for pretraining, words in ((trained, "lam = inf"), ({"given": (1, 1, 0)}, "no eigenvalues")):
+        simulation = SimpleNamespace(task=jaxlora.Task(**fields, **pretraining))
+        with pytest.raises(ValueError, match=words):
+            plot_spectrum(None, None, simulation)
+
+
 def test_a_front_is_drawn_with_the_values_that_lead_to_it():
     figure = matplotlib.figure.Figure()
     axes = figure.subplots()

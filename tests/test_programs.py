@@ -8,8 +8,10 @@ import pytest
 from points import given
 
 import jaxlora
-from jaxlora import prediction
+from jaxlora import prediction, programs
 from jaxlora.programs import GROUPS, Compiling, Program, platform, split
+from jaxlora.simulation import setting
+from jaxlora.sweeps import configuration, layout
 
 REPLICATES = np.arange(6.0)
 
@@ -105,3 +107,27 @@ def test_programs_run_where_the_default_device_is(keep_settings):
     assert platform() == jax.default_backend()
     jax.config.update("jax_default_device", jax.devices("cpu")[0])
     assert platform() == "cpu"
+
+
+def test_devices_are_those_of_the_default_platform(monkeypatch):
+    there = {"gpu": ["gpu0"], "cpu": ["cpu0", "cpu1"]}
+    monkeypatch.setattr(jax, "devices", lambda name="gpu": there[name])
+    monkeypatch.setattr(programs, "platform", lambda: "cpu")
+    assert programs.devices() == ["cpu0", "cpu1"]
+
+
+def test_memory_and_number_of_devices_are_those_of_the_default_platform(monkeypatch):
+    device = SimpleNamespace(memory_stats=lambda: {"bytes_limit": 2**30})
+    monkeypatch.setattr(setting, "devices", lambda: [device] * 2)
+    assert setting._available_bytes() == 2**30
+    monkeypatch.setattr(layout, "devices_there", lambda: [device] * 2)
+    monkeypatch.setattr(layout, "platform", lambda: "gpu")
+    # Half of the memory over 150 bytes for each sample and T⁴.
+    assert layout.default_layout(2**14, 3, devices=2) == (2**29 // (2**14 * 81 * 150), 2)
+    with pytest.raises(ValueError, match="devices = 3: must be an integer from 1 to 2"):
+        layout.default_layout(2**14, 3, devices=3)
+    monkeypatch.setattr(configuration, "devices_there", lambda: [device] * 2)
+    tables = {"task": {"tokens": 2, "delta": 0.5, "given": [1, 1, 0], "alpha_ft": 1, "lam_ft": 1}}
+    assert configuration.configuration_of(tables | {"devices": 2}).devices == 2
+    with pytest.raises(ValueError, match="devices = 3: must be from 1 to 2"):
+        configuration.configuration_of(tables | {"devices": 3})

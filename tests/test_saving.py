@@ -102,17 +102,13 @@ def test_a_function_is_asked_for_and_another_one_refused(prediction, tmp_path):
     with pytest.raises(ValueError, match="activation is missing: must be 'tempered', whose"):
         load(path)
     for wrong in (other(0.6), "softmax", jaxlora.Activation(tempered, "mine")):
-        with pytest.raises(ValueError, match=r"must be that of the file, 'tempered [0-9a-f]{12}'"):
+        with pytest.raises(ValueError, match="must be that of the file, 'tempered'"):
             load(path, activation=wrong)
 
 
-def test_functions_of_another_python_are_told_apart_by_their_values(
-    prediction, tmp_path, monkeypatch
-):
+def test_functions_are_told_apart_by_their_values(prediction, tmp_path):
     path = tmp_path / "point.nc"
-    monkeypatch.setattr("platform.python_version_tuple", lambda: ("3", "99", "0"))
     save(path, Task(**(FIELDS | {"activation": tempered})), prediction)
-    monkeypatch.undo()
     load(path, activation=other(0.5))
     with pytest.raises(ValueError, match="must be that of the file"):
         load(path, activation=other(0.5001))

@@ -195,8 +195,11 @@ def test_killed_dask_worker_costs_its_chunk_only(tmp_path, environment, expected
 ON_WORKER = """
 import pickle
 import jax, jax.numpy as jnp
+from jaxlora.programs import devices
 from jaxlora.sweeps import engines
+assert devices() == jax.devices()
 jax.config.update("jax_default_device", jax.devices()[1])
+assert devices() == jax.devices()[::-1]
 shared = pickle.dumps(engines.settings())
 jax.config.update("jax_default_device", None)
 engines.do = lambda *_: jnp.zeros(()).devices().pop().id
@@ -236,6 +239,21 @@ def test_unknown_engine_is_named():
     assert Engine(workers=2).kind == "dask"
     with pytest.raises(ValueError, match="takes no workers"):
         Engine("serial", workers=2)
+
+
+def test_settings_of_an_engine_that_exclude_each_other_are_refused():
+    cluster, address = "dask_jobqueue.SLURMCluster", "tcp://10.0.0.1:8786"
+    Engine(cluster=cluster, workers=2, cluster_options={"cores": 4})
+    for fields, words in (
+        ({"address": address, "workers": 2}, "workers and address: must be one"),
+        ({"address": address, "cluster": cluster}, "address and cluster"),
+        ({"client": object(), "address": address}, "address and client"),
+        ({"client": object(), "workers": 2}, "workers and client"),
+        ({"client": object(), "cluster": cluster, "workers": 2}, "workers and cluster and client"),
+        ({"workers": 2, "cluster_options": {"cores": 4}}, "cluster_options: must be with"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Engine(**fields)
 
 
 def test_store_says_what_it_is_for(tmp_path):

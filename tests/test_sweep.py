@@ -127,11 +127,16 @@ def test_identity_tells_what_numbers_depend_on():
     axes = {"beta": [1.0, 2.0], "active_ratio": [0.5, 1.0]}
     assert identity(**axes) == identity(**axes)
     assert identity(**axes) != identity(**dict(reversed(axes.items())))
-    powers = [lambda a, p=p: a**p for p in (2, 3)]
-    one, other = (identity(activation=power) for power in powers)
+    one, other = (identity(activation=lambda a, p=p: a**p) for p in (2, 3))
     assert one != other
-    assert "<lambda> " in one["parameters.activation"]
-    assert identity(activation=lambda a: a + 1) != identity(activation=lambda a: a + 2)
+    assert one["parameters.activation"].startswith("<lambda> ")
+    # Of a list, at the numbers of tokens that the function is used for.
+    weights = jax.numpy.eye(3)
+    fields = FIXED | {"lam": 0.1, "lam_ft": 1.0, "tokens": [2, 3]}
+    fields["activation"] = ["softmax", lambda a: weights * a]
+    listed = Plan(make_design(fields, "list")).identity()["parameters.activation"]
+    assert listed[0] == "softmax"
+    assert listed[1].startswith("<lambda> ")
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from scipy.optimize import minimize_scalar
 import jaxlora
 from jaxlora import predict, tune
 from jaxlora.cli import main
-from jaxlora.tuning import Objective
+from jaxlora.outputs import ConvergenceError
+from jaxlora.tuning import Objective, pareto
 
 IDENTITY = {"tokens": 2, "activation": "identity", "kappa0": 0.5, "kappa": 1.0, "alpha": 0.3}
 IDENTITY |= {"delta": 0.5, "lam": 0.05, "alpha_ft": 3.0, "lam_ft": 0.3}
@@ -152,6 +154,29 @@ def test_the_front_lies_between_the_optima_and_no_point_betters_another():
     for point in front[1:-1]:
         shares = np.array([1 - point.weight, point.weight]) / spans
         assert shares @ point.values <= np.min(curve @ shares) + 1e-6
+
+
+def test_a_weight_without_a_solution_costs_a_front_no_other_point(monkeypatch):
+    """Of x² and (x − 1)², in units of 1 each, the weight s of the second leads to x = s."""
+
+    def solve(given, over, objective, **_):
+        x = {"first": 0.0, "second": 1.0}.get(objective.name)
+        if x is None:
+            x = float(objective.name.split()[2])
+        if x in unsolved:
+            raise ConvergenceError("not solved", None)
+        prediction = SimpleNamespace(x=x, replicates=SimpleNamespace(x=np.array([x, x])))
+        return SimpleNamespace(task=given, prediction=prediction)
+
+    monkeypatch.setattr(pareto, "tune", solve)
+    pair = Objective("first", lambda p: p.x**2), Objective("second", lambda p: (p.x - 1) ** 2)
+    unsolved = {0.5}
+    front = jaxlora.pareto_front(task(), ["lam_ft"], pair, points=5)
+    assert [point.weight for point in front] == [0.0, 0.25, 0.75, 1.0]
+    assert [point.values[0] for point in front] == [0.0, 0.25**2, 0.75**2, 1.0]
+    unsolved = {1.0}
+    with pytest.raises(ConvergenceError):
+        jaxlora.pareto_front(task(), ["lam_ft"], pair, points=5)
 
 
 @pytest.mark.slow

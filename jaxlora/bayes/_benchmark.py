@@ -77,6 +77,11 @@ class BayesBenchmark(eqx.Module):
     status: BayesStatus
 
 
+def samples_beside(samples: int, replicates: int) -> int:
+    """The samples of a benchmark beside a prediction of so many: of a like cost."""
+    return max(samples // SAMPLES_SHARE, replicates)
+
+
 def bayes_optimal(
     task: Task,
     *,

@@ -12,6 +12,8 @@ from ..activations import ACTIVATIONS
 from ..options import PRECISIONS, REPLICATES, SAMPLES, Options
 from ..tasks import Task
 
+PICTURES = (".png", ".pdf", ".svg")
+
 
 def task_of(parsed: argparse.Namespace) -> Task:
     """The task that the flags describe; raises ValueError for a bad parameter."""
@@ -28,6 +30,12 @@ def numerics_of(parsed: argparse.Namespace) -> dict[str, Any]:
         "seed": parsed.seed,
         "options": dataclasses.replace(options, verbose=parsed.verbose),
     }
+
+
+def check_picture(name: str, path: str) -> None:
+    """Raise ValueError for a file whose name does not end like that of a picture."""
+    if not path.endswith(PICTURES):
+        raise ValueError(f"{name} = {path!r}: must end in one of {', '.join(PICTURES)}")
 
 
 def configure(parsed: argparse.Namespace) -> None:

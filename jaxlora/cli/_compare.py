@@ -7,7 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 from ..outputs import Prediction
-from ..plotting import save_spectrum
+from ..plotting import check_spectrum, save_spectrum
 from ..prediction import predict
 from ..report import number, parameters_of, to_json
 from ..simulation import Simulation
@@ -15,9 +15,9 @@ from ..simulation.comparison import Observable, compare
 from ..simulation.ensemble import check
 from ..simulation.report import simulation_to_json
 from ..tasks import Task
-from ._arguments import add_flags, configure, numerics_of, task_of
+from ._arguments import add_flags, check_picture, configure, numerics_of, task_of
 from ._exit_codes import NOT_SOLVED, OK
-from ._failures import NotWrittenError
+from ._failures import NotWrittenError, say
 from ._simulate import add_experiment, setting_of, simulate_as_asked
 
 
@@ -44,22 +44,16 @@ class Compared(NamedTuple):
 
 
 def work(parsed: argparse.Namespace) -> Compared:
-    """Solve, simulate, and draw the spectrum."""
+    """Solve and simulate."""
     start = time.monotonic()
     configure(parsed)
     task, prediction, simulations = _run(parsed)
     observables = compare(prediction, simulations)
-    if parsed.spectrum is not None:
-        largest = max(simulations, key=lambda simulation: simulation.setting.dimension)
-        try:
-            save_spectrum(parsed.spectrum, prediction, largest)
-        except OSError as error:
-            raise NotWrittenError(error) from error
     return Compared(task, prediction, simulations, observables, time.monotonic() - start)
 
 
 def show(parsed: argparse.Namespace, done: Compared) -> int:
-    """Print both side by side; returns the exit code."""
+    """Print both side by side, and draw the spectrum; returns the exit code."""
     task, prediction, simulations, observables, seconds = done
     if parsed.format == "json":
         report = {
@@ -73,21 +67,29 @@ def show(parsed: argparse.Namespace, done: Compared) -> int:
     else:
         print(_to_table(task, observables))
     failures = [prediction.status.failure(), *(s.failure() for s in simulations)]
+    code = OK
     if failure := " ".join(words for words in failures if words):
         print(f"jaxlora compare: not solved: {failure}", file=sys.stderr)
-        return NOT_SOLVED
-    return OK
+        code = NOT_SOLVED
+    if parsed.spectrum is not None:
+        largest = max(simulations, key=lambda simulation: simulation.setting.dimension)
+        try:
+            save_spectrum(parsed.spectrum, prediction, largest)
+        except OSError as error:  # after what was found is printed
+            return say(parsed.command, NotWrittenError(error))
+    return code
 
 
 def _run(parsed: argparse.Namespace) -> tuple[Task, Prediction, list[Simulation]]:
     task = task_of(parsed)
+    if parsed.spectrum is not None:
+        check_picture("spectrum", parsed.spectrum)
+        check_spectrum(task)
     if len(set(parsed.dim)) < len(parsed.dim):
         raise ValueError(f"dim = {parsed.dim}: must not repeat")
     settings = [setting_of(parsed, dimension) for dimension in parsed.dim]
     for setting in settings:
         check(task, setting)
-    if parsed.spectrum is not None and task.given is not None:
-        raise ValueError("spectrum: a given pre-training has no eigenvalues")
     prediction = predict(task, throw=False, **numerics_of(parsed))
     return task, prediction, [simulate_as_asked(parsed, task, setting) for setting in settings]
 

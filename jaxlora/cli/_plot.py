@@ -5,10 +5,9 @@ import json
 import os
 from typing import Any
 
+from ._arguments import check_picture
 from ._exit_codes import OK
 from ._failures import NotWrittenError
-
-FORMATS = (".png", ".pdf", ".svg")
 
 
 def add_commands(commands) -> None:
@@ -39,8 +38,7 @@ def draw(parsed: argparse.Namespace) -> str:
     from ..sweeps.pictures import save_sweep
 
     out = parsed.out or f"{parsed.file.removesuffix('.nc')}.png"
-    if not out.endswith(FORMATS):
-        raise ValueError(f"out = {out!r}: must end in one of {', '.join(FORMATS)}")
+    check_picture("out", out)
     try:
         with _open(parsed.file) as dataset:
             save_sweep(

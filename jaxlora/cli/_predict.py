@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any, NamedTuple
 
-from ..bayes import SAMPLES_SHARE, BayesBenchmark, bayes_optimal
+from ..bayes import BayesBenchmark, bayes_optimal, samples_beside
 from ..checkpoints import CheckpointError
 from ..kinks import Kink
 from ..outputs import Prediction
@@ -99,8 +99,8 @@ def show(parsed: argparse.Namespace, done: Predicted) -> int:
 
 
 def _benchmark(task: Task, numerics: dict[str, Any]) -> BayesBenchmark:
-    fewer = max(numerics["samples"] // SAMPLES_SHARE, numerics["replicates"])
-    return bayes_optimal(task, throw=False, **(numerics | {"samples": fewer}))
+    numerics = dict(numerics, samples=samples_beside(numerics["samples"], numerics["replicates"]))
+    return bayes_optimal(task, throw=False, **numerics)
 
 
 def _warn(prediction, benchmark, with_slopes: bool) -> None:

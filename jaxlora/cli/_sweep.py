@@ -105,6 +105,17 @@ def show(parsed: argparse.Namespace, done: "tuple[xarray.Dataset, float]") -> in
 def _configuration(parsed: argparse.Namespace) -> Configuration:
     """What the file says, and the flags where they are given."""
     tables = {} if parsed.file is None else read_tables(parsed.file)
+    if parsed.bayes and not tables.get("bayes"):
+        tables["bayes"] = True
+    theory = tables.get("theory")
+    if parsed.no_theory:
+        tables["theory"] = False
+    # Without theory, its numerics are those of the benchmark.
+    numerics = "theory"
+    if tables.get("theory") is False and tables.get("bayes"):
+        numerics = "bayes"
+        if tables["bayes"] is True and isinstance(theory, dict):
+            tables["bayes"] = theory
 
     def put(table: str, key: str, value: Any) -> None:
         there = tables.get(table)
@@ -119,19 +130,16 @@ def _configuration(parsed: argparse.Namespace) -> Configuration:
     put("simulation", "dim", parsed.dim)
     put("engine", "kind", parsed.engine)
     for flag, table, key, _ in KEYS:
+        table = numerics if table == "theory" else table
         put(table, key, getattr(parsed, flag.lstrip("-").replace("-", "_")))
-    for table in ("theory", "simulation"):
-        if table in tables:
+    put(numerics, "precision", parsed.precision)
+    for table in ("simulation", "bayes"):
+        if isinstance(tables.get(table), dict):
+            put(table, "seed", parsed.seed)
             put(table, "precision", parsed.precision)
-    if parsed.precision is not None and not parsed.no_theory:
-        put("theory", "precision", parsed.precision)
     for key, value in (("chunk", parsed.chunk), ("devices", parsed.devices)):
         if value is not None:
             tables[key] = value
-    if parsed.bayes:
-        tables["bayes"] = True
-    if parsed.no_theory:
-        tables["theory"] = False
     return configuration_of(tables, "" if parsed.file is None else f"{parsed.file}: ")
 
 

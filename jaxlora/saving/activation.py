@@ -1,41 +1,32 @@
-"""An activation in a file: its name, and what tells it apart. The function itself stays outside."""
+"""An activation in a file: its name and its values. The function itself stays outside."""
 
-import platform
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..activations import ACTIVATIONS, Activation, as_activation
-from ..sweeps.functions import identity_of
+from ..activations import Activation, as_activation
+from ..identity import is_built_in, values_at_probes
 
-PROBES, PROBE_SEED = 8, 2606  # matrices at which its values are written down
 CLOSE = 1e4  # of values, in units of their precision
 VALUES = "task/activation_values"
 
 
-def describe(activation: Activation, tokens: int) -> tuple[dict[str, str], np.ndarray | None]:
-    """Attributes, and for an activation of the user's the values at the probes (T, T, PROBES)."""
-    if _is_built_in(activation):
-        return {"activation": activation.name}, None
-    words = {"activation": activation.name, "activation_identity": identity_of(activation)}
-    return words | {"python": _python()}, _values(activation, tokens)
+def values_of(activation: Activation, tokens: int) -> np.ndarray | None:
+    """What tells an activation of the user's from others of its name; None for one of ours."""
+    return None if is_built_in(activation) else values_at_probes(activation, tokens)
 
 
 def restore(
-    attributes: dict[str, Any],
+    name: str,
     values: np.ndarray | None,
     tokens: int,
     chosen: str | Activation | Callable[[jax.Array], jax.Array] | None,
 ) -> Activation:
-    """The activation that was described, which is to be `chosen` where it is of the user's own.
+    """The activation of that name, which is to be `chosen` where it is of the user's own.
 
-    What Python compiled a function to is compared where the same Python wrote the file, and values
-    everywhere. Raises ValueError where it is missing or another one.
+    Raises ValueError where it is missing or has another name or other values.
     """
-    name = attributes["activation"]
     if chosen is None:
         if values is not None:
             raise ValueError(
@@ -43,35 +34,17 @@ def restore(
             )
         return as_activation(name)
     activation = as_activation(chosen)
-    if values is None:
-        same = _is_built_in(activation) and activation.name == name
-    else:
-        same = activation.name == name and _agree(activation, tokens, values)
-        if attributes["python"] == _python():
-            same = same and identity_of(activation) == attributes["activation_identity"]
-    if not same:
+    here = values_of(activation, tokens)
+    if activation.name != name or not _agree(here, values):
         raise ValueError(
-            f"activation = {identity_of(activation)!r}: must be that of the file, "
-            f"{attributes.get('activation_identity', name)!r}, in its values too"
+            f"activation = {activation.name!r}: must be that of the file, {name!r}, in its "
+            "values too"
         )
     return activation
 
 
-def _is_built_in(activation: Activation) -> bool:
-    known = ACTIVATIONS.get(activation.name)
-    return known is not None and activation.function is known.function
-
-
-def _values(activation: Activation, tokens: int) -> np.ndarray:
-    probes = np.random.default_rng(PROBE_SEED).standard_normal((tokens, tokens, PROBES))
-    return np.asarray(activation(jnp.asarray(probes + probes.swapaxes(0, 1))))
-
-
-def _agree(activation: Activation, tokens: int, values: np.ndarray) -> bool:
-    here = _values(activation, tokens)
-    tol = CLOSE * max(np.finfo(x.dtype).eps for x in (here, values))
-    return here.shape == values.shape and np.allclose(here, values, tol, tol, equal_nan=True)
-
-
-def _python() -> str:
-    return ".".join(platform.python_version_tuple()[:2])
+def _agree(here: np.ndarray | None, there: np.ndarray | None) -> bool:
+    if here is None or there is None:
+        return here is there
+    tol = CLOSE * max(np.finfo(x.dtype).eps for x in (here, there))
+    return here.shape == there.shape and np.allclose(here, there, tol, tol, equal_nan=True)

@@ -29,8 +29,8 @@ def save(path: os.PathLike | str, task: Task, prediction: Prediction, **numerics
     in groups of the names that they have in Python, and so is open to every reader of netCDF or
     HDF5. It is written whole or not at all, and replaces none but a saved prediction. `numerics`
     are keywords that `predict` was called with (samples, replicates, seed, options); they are
-    noted for who reads the file. A user's activation function is left out: its name and what tells
-    it apart are written.
+    noted for who reads the file. A user's activation function is left out: its name and its values
+    at fixed matrices are written.
 
     Raises ValueError for another keyword, for a task out of range and for a file that is there and
     is not a saved prediction; CheckpointError where the disk does not take it.
@@ -41,7 +41,7 @@ def save(path: os.PathLike | str, task: Task, prediction: Prediction, **numerics
     task.check()
     path = pathlib.Path(path)
     check_replaceable(path)
-    words, values = activations.describe(task.activation, task.tokens)
+    values = activations.values_of(task.activation, task.tokens)
     arrays = trees.parameters_of(task) | trees.arrays_of(prediction)
     if values is not None:
         arrays[activations.VALUES] = values
@@ -52,7 +52,7 @@ def save(path: os.PathLike | str, task: Task, prediction: Prediction, **numerics
         "jaxlora_version": version("jaxlora"),
         "tokens": int(task.tokens),
         "reuse": int(task.reuse),
-        **words,
+        "activation": task.activation.name,
         "branches": " ".join(branch.start for branch in prediction.finetuning.branches),
         "numerics": json.dumps(numerics, default=_plain),
     }
@@ -67,9 +67,8 @@ def load(
     """The task and the prediction that `save` wrote, equal to them in every leaf.
 
     The prediction may be passed to `predict` as `known`. Where the task has a user's activation,
-    `activation` must be it: what has another name, other values or, where the same version of
-    Python wrote the file, other code is refused. Numbers in float64 need JAX with float64, as they
-    would lose digits; those that were saved in float32 do not.
+    `activation` must be it: what has another name or other values is refused. Numbers in float64
+    need JAX with float64, as they would lose digits; those that were saved in float32 do not.
 
     Raises ValueError for a file that is not a saved prediction, is cut off, has changed or is of
     another version, and for another activation; RuntimeError where float64 is missing; OSError
@@ -88,7 +87,7 @@ def load(
         )
     tokens = found["tokens"]
     values = arrays.get(activations.VALUES)
-    chosen = activations.restore(found, values, tokens, activation)
+    chosen = activations.restore(found["activation"], values, tokens, activation)
     task = trees.task_of(arrays, tokens, chosen, bool(found["reuse"]))
     return task, trees.module_of(Prediction, arrays, found["branches"].split())
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checkpoints import Checkpoint
+from ..identity import identity_of
 from ..outputs import mean_and_stderr
 from ..report import parameters_of
 from ..tasks import Task
@@ -133,6 +134,7 @@ def _simulation(task: Task, setting: Setting, outcomes: tuple[Outcome, ...]) -> 
 def _parameters_of(tasks: Sequence[Task]) -> dict[str, Any]:
     """The parameters of the tasks, lists of those that several of them may differ in."""
     first, *others = (parameters_of(task) for task in tasks)
+    first["activation"] = identity_of(tasks[0].activation, tasks[0].tokens)
     if not others:
         return first
     return first | {name: [first[name], *(one[name] for one in others)] for name in FINETUNING}

@@ -29,7 +29,8 @@ from .starts import StageStatus
 class Outcome(NamedTuple):
     """The numbers of one seed; `eigenvalues` (D,) are those of Ŝ/√D in ascending order.
 
-    Empty eigenvalues and a status None belong to stages that were not trained.
+    A stage that was not trained has the status None. The eigenvalues are empty for a given
+    pre-training, and 0 for λ = ∞.
     """
 
     seed: int
@@ -87,11 +88,16 @@ class _MeasuredLayer:
     def __init__(self, pretrained: PretrainedLayer):
         self.W, self.objective = pretrained.W, pretrained.objective
         self.eigenvalues = np.empty(0) if self.W is None else _eigenvalues(self.W)
-        self.train_error = functools.cache(self._train_error)
+        self.train_errors: dict[float, float] = {}
 
-    def _train_error(self, beta: float) -> float:
+    def train_error(self, beta: float) -> float:
         """E_train of the recalibrated layer."""
-        return np.nan if self.objective is None else mean_loss(self.objective, beta**0.5 * self.W)
+        if self.objective is None:
+            return np.nan
+        # functools.cache on a method would hold the layer's data until a collection of cycles.
+        if beta not in self.train_errors:
+            self.train_errors[beta] = mean_loss(self.objective, beta**0.5 * self.W)
+        return self.train_errors[beta]
 
 
 def _outcome(

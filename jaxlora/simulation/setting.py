@@ -4,10 +4,10 @@ import dataclasses
 import os
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from ..options import PRECISIONS
+from ..programs import devices
 from ..tasks import Task
 from .optimisers import MEMORY
 from .training import Training
@@ -148,7 +148,7 @@ def check_memory(sizes: Sizes, setting: Setting) -> None:
 
 def _available_bytes() -> int | None:
     """The memory of the device, of the machine for a CPU; None where that is not known."""
-    statistics = jax.devices()[0].memory_stats()
+    statistics = devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]
     try:

@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-import jax
 import numpy as np
 
 from ..options import PRECISIONS, Options
+from ..programs import devices as devices_there
 from ..simulation import Setting, Training
 from .design import PARAMETERS, STATIC, draw_random, make_design
 from .engines import Engine
@@ -59,13 +59,13 @@ def configuration_of(tables: Mapping[str, Any], source: str = "") -> Configurati
     theory = _theory(top.table("theory")) if top.switch("theory", True) else None
     experiment = _experiment(top.table("simulation")) if top.switch("simulation", False) else None
     engine = _engine(top.table("engine"))
-    bayes, chunk = top.take("bayes", bool, False), top.take("chunk", int, None)
-    devices = top.take("devices", int, 1)
+    bayes = _bayes(top)
+    chunk, devices = top.take("chunk", int, None), top.take("devices", int, 1)
     top.close()
     design = _told(f"{source}task.", make_design, parameters, kind)
     plan = _told(source, Plan, design, theory, experiment, bayes, chunk)
-    if not 1 <= devices <= jax.device_count():
-        top.refuse("devices", f"from 1 to {jax.device_count()}")
+    if not 1 <= devices <= (most := len(devices_there())):
+        top.refuse("devices", f"from 1 to {most}")
     return Configuration(plan, engine, devices)
 
 
@@ -203,6 +203,12 @@ def _theory(table: _Table) -> Theory:
     }
     table.close()
     return _told(f"{table.source}{table.path}", Theory, options=options, **numbers)
+
+
+def _bayes(top: _Table) -> bool | Theory:
+    if isinstance(top.values.get("bayes"), Mapping):
+        return _theory(top.table("bayes"))
+    return top.take("bayes", bool, False)
 
 
 def _experiment(table: _Table) -> Experiment:

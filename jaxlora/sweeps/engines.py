@@ -33,13 +33,15 @@ class Engine:
 
     - `kind`: "serial", in this process, or "dask", by processes of their own; by default "dask"
       where one of the others is given.
-    - `workers`: for Dask, their number, by default as many as this machine has cores.
+    - `workers`: for Dask, their number, by default as many as this machine has cores, or 1 of a
+      `cluster`.
     - `address`: of a Dask scheduler that runs already, in place of workers of one's own.
     - `cluster`: a class that starts one, by its full name, such as "dask_jobqueue.SLURMCluster",
       with `cluster_options` as keywords, scaled to `workers`.
     - `client`: a `dask.distributed.Client` of one's own.
 
-    Raises ValueError for values that do not go together, and where Dask is not installed.
+    One of the four is given, or `workers` with `cluster`. Raises ValueError for others together,
+    and where Dask is not installed.
     """
 
     kind: str = None  # type: ignore[assignment]
@@ -50,14 +52,18 @@ class Engine:
     client: Any = None
 
     def __post_init__(self):
-        given = (self.workers, self.address, self.cluster, self.client)
-        cluster = any(one is not None for one in given)
+        names = ("workers", "address", "cluster", "client")
+        given = [name for name in names if getattr(self, name) is not None]
         if self.kind is None:
-            object.__setattr__(self, "kind", "dask" if cluster else "serial")
-        if self.kind == "serial" and cluster:
+            object.__setattr__(self, "kind", "dask" if given else "serial")
+        if self.kind == "serial" and given:
             raise ValueError("kind = 'serial': takes no workers, address, cluster or client")
         if not isinstance(self.cluster_options, dict):
             raise ValueError(f"cluster_options = {self.cluster_options!r}: must be a table")
+        if len(given) > 1 and given != ["workers", "cluster"]:
+            raise ValueError(f"{' and '.join(given)}: must be one of them only")
+        if self.cluster_options and self.cluster is None:
+            raise ValueError("cluster_options: must be with a cluster")
         if self.kind not in KINDS:
             raise ValueError(f"kind = {self.kind!r}: must be one of {', '.join(KINDS)}")
         if self.workers is not None and (

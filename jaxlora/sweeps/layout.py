@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from ..programs import devices as devices_there
 from ..programs import platform
 
 AXIS = "points"
@@ -37,7 +38,7 @@ class Layout(NamedTuple):
             return jax.lax.map(lambda point: function(point, *shared), points, batch_size=size)
 
         if self.devices > 1:
-            mesh = Mesh(jax.devices()[: self.devices], (AXIS,))
+            mesh = Mesh(devices_there()[: self.devices], (AXIS,))
             split, whole = PartitionSpec(AXIS), PartitionSpec()
             on_device = jax.shard_map(
                 on_device,
@@ -55,10 +56,11 @@ def default_layout(samples: int, tokens: int, devices: int = 1) -> Layout:
     A CPU's cores gain nothing from several, as each takes as long as the slowest of a batch.
     Raises ValueError for devices that are not there.
     """
-    there = jax.device_count()
-    if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= there:
-        raise ValueError(f"devices = {devices!r}: must be an integer from 1 to {there}")
-    statistics = jax.devices()[0].memory_stats() or {}
+    there = devices_there()
+    most = len(there)
+    if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= most:
+        raise ValueError(f"devices = {devices!r}: must be an integer from 1 to {most}")
+    statistics = there[0].memory_stats() or {}
     if platform() == "cpu" or "bytes_limit" not in statistics:
         return Layout(1, devices)
     fit = statistics["bytes_limit"] // 2 // (samples * tokens**4 * BYTES_PER_ENTRY)

@@ -122,7 +122,7 @@ def _references(axes, dataset: xarray.Dataset, name: str, x: str, by: str | None
         other = table.get(name)
         if other is None or other not in dataset:
             continue
-        line = dataset[other]
+        line = solved(dataset, other)
         if by is not None:
             first = line.isel({by: 0})
             if float(abs(line - first).max()) > 1e-6 * float(abs(first).max()):

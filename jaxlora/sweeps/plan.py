@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..activations import ACTIVATIONS, Activation, as_activation
+from ..activations import ACTIVATIONS, as_activation
 from ..active import pool_factor
 from ..execution import check_numerics
+from ..identity import identity_of
 from ..options import Options
 from ..simulation import Setting
 from ..simulation.ensemble import check_seeds
 from ..symmetric import packed_size
 from .design import STATIC, Design
-from .functions import identity_of
 
 VERSIONS = ("jaxlora", "jax", "jaxlib", "jaxopt", "numpy", "xarray")
 CHUNK = 128  # points of a unit of theory at most, by default
@@ -62,13 +62,13 @@ class Plan:
     """The points of a sweep and what is computed there, in units of about `chunk` points.
 
     By default these are as many as `UNIT_BYTES` hold. With `bayes` there is the Bayes-optimal
-    benchmark too.
+    benchmark too, solved as it says, or where it is True as the theory is.
     """
 
     design: Design
     theory: Theory | None = Theory()
     experiment: Experiment | None = None
-    bayes: bool = False
+    bayes: bool | Theory = False
     chunk: int | None = None
 
     def __post_init__(self):
@@ -85,6 +85,13 @@ class Plan:
             for one in self.design.values("activation", range(self.design.size))
         ):
             raise ValueError(f"bayes: for the activations {', '.join(sorted(ACTIVATIONS))} only")
+
+    @property
+    def benchmark(self) -> Theory | None:
+        """How to solve the Bayes-optimal benchmark; None for none."""
+        if not self.bayes:
+            return None
+        return self.bayes if isinstance(self.bayes, Theory) else self.theory or Theory()
 
     @property
     def largest(self) -> tuple[int, int]:
@@ -110,7 +117,7 @@ class Plan:
         parts = {
             "design": self.design.kind,
             "axes": tuple(self.design.axes),
-            "parameters": self.design.fixed | self.design.axes,
+            "parameters": _parameters(self.design),
             "theory": self.theory,
             "simulation": self.experiment,
             "bayes": self.bayes,
@@ -240,9 +247,25 @@ def _pool(design: Design, point: int) -> int:
     return pool_factor(design.values("active_ratio", [point])[0])
 
 
+def _parameters(design: Design) -> dict[str, Any]:
+    """All parameters, the activations by what tells them apart."""
+    every = range(design.size)
+    activations, tokens = (design.values(name, every) for name in ("activation", "tokens"))
+
+    def named(activation: Any) -> str:
+        pairs = zip(activations, tokens, strict=True)
+        there = {number for one, number in pairs if one is activation}
+        return identity_of(as_activation(activation), *sorted(there))
+
+    found = design.fixed | design.axes
+    chosen = found["activation"]
+    several = isinstance(chosen, tuple)
+    return found | {"activation": tuple(map(named, chosen)) if several else named(chosen)}
+
+
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The parts of `value` with their names, as JSON has them: infinity and functions by name."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, Activation):
+    """The parts of `value` with their names, as JSON has them: infinity by name."""
+    if dataclasses.is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         for key, part in value.items():
@@ -260,4 +283,4 @@ def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and np.isinf(value):
         return "inf"
-    return identity_of(value) if isinstance(value, Activation) else value
+    return value

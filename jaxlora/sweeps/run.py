@@ -38,7 +38,7 @@ def sweep(
     design: str = "grid",
     theory: Theory | None = Theory(),  # noqa: B008 (frozen)
     simulation: Experiment | None = None,
-    bayes: bool = False,
+    bayes: bool | Theory = False,
     chunk: int | None = None,
     out: os.PathLike | str | None = None,
     engine: Engine | None = None,
@@ -61,7 +61,8 @@ def sweep(
     - `theory`: samples, replicates, seed and options of the solves; None for none.
     - `simulation`: dimensions and seeds of layers to train at every point; points that differ in
       α', λ', β and ρ alone share a pre-training, with the numbers of separate ones.
-    - `bayes`: whether to add the Bayes-optimal benchmark.
+    - `bayes`: whether to add the Bayes-optimal benchmark, or with which `Theory` instead of that
+      of the solves; it takes a quarter of the samples.
     - `chunk`: points that are solved as a unit, at most; what a crash can cost. By default as many
       as take a moderate memory.
     - `out`: a netCDF file to write. What is finished is kept beside it, in the folder
@@ -169,8 +170,8 @@ def _check(plan: Plan) -> None:
     """Raise ValueError for an experiment that cannot be run, RuntimeError without float64."""
     settings = plan.experiment.settings if plan.experiment is not None else ()
     precisions = [setting.precision for setting in settings]
-    if plan.theory is not None or plan.bayes:
-        precisions.append((plan.theory or Theory()).options.precision)
+    solves = (plan.theory, plan.benchmark)
+    precisions += [theory.options.precision for theory in solves if theory is not None]
     if "float64" in precisions and jnp.zeros(()).dtype != jnp.float64:
         raise RuntimeError(
             "jaxlora needs float64: call jax.config.update('jax_enable_x64', True), or ask for "

@@ -59,7 +59,9 @@ NUMBERS = (
     _finetuning("frozen_test_error", "frozen $E'$", "E' without fine-tuning (79)"),
 )
 # What does not depend on the fine-tuning.
-OF_PRETRAINING = frozenset(v.name for v in NUMBERS if v.stage == "pretraining")
+OF_PRETRAINING = frozenset(v.name for v in NUMBERS if v.stage == "pretraining") | {
+    "frozen_test_error"
+}
 BAYES = tuple(
     Variable(name, "bayes", field, symbol, f"{description}, Bayes-optimal")
     for name, field, symbol, description in (

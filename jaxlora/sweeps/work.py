@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..bayes import SAMPLES_SHARE, bayes_optimal
+from ..bayes import bayes_optimal, samples_beside
 from ..execution import draw_samples
 from ..results import Result
 from ..simulation import Simulation, simulate_finetunings
@@ -13,7 +13,7 @@ from ..tasks import Task
 from .block import solve_block
 from .design import REAL, STATIC
 from .layout import Layout, default_layout
-from .plan import Plan, Theory, Unit
+from .plan import Plan, Unit
 from .variables import BAYES, BAYES_PREFIX, CONVERGED, NUMBERS, SIMULATED, STATUS, STDERR, SUFFIX
 
 Arrays = dict[str, np.ndarray]
@@ -63,15 +63,15 @@ def _stacked(plan: Plan, points: np.ndarray, precision: str) -> Task:
 
 def _bayes(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
     """The benchmark of the first point, which is that of all."""
-    theory = plan.theory or Theory()
-    fewer = max(theory.samples // SAMPLES_SHARE, theory.replicates)
+    numerics = plan.benchmark
+    assert numerics is not None
     benchmark = bayes_optimal(
         plan.design.task(unit.points.flat[0]),
-        samples=fewer,
-        replicates=theory.replicates,
-        seed=theory.seed,
+        samples=samples_beside(numerics.samples, numerics.replicates),
+        replicates=numerics.replicates,
+        seed=numerics.seed,
         throw=False,
-        options=theory.options,
+        options=numerics.options,
     )
     solved = Result(int(benchmark.status.result)).successful
     found = {}

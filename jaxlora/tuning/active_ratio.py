@@ -115,7 +115,7 @@ def best_active_ratio(
     pre-training.
 
     Raises ValueError for an argument out of range, ConvergenceError where the pre-training or the
-    best point is not solved.
+    best point is not solved, RuntimeError without float64.
     """
     goal, options = as_objective(objective), options or Options()
     _check(pool, price, bounds, points, ratio_tol, tol, max_evaluations, over, options)

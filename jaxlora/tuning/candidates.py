@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..active import LARGEST_POOL
+from ..active import LARGEST_POOL, distances
 from ..labelled import candidate_fields
 from ..options import Options
 from ..programs import Program
@@ -83,12 +83,8 @@ def _fields(samples: Samples) -> list[Any]:
 
 @Program
 def _distances(draws: FieldDraws, task: Task, order: jax.Array, options: Options) -> jax.Array:
-    activation = task.activation
-    zero = jnp.zeros((task.tokens, task.tokens, 1), order.dtype)
-
     def of_replicate(inputs: Any) -> jax.Array:
         draws, order = inputs
-        student = candidate_fields(task, order, draws, options)
-        return activation.loss(student, activation(zero))
+        return distances(task.activation, candidate_fields(task, order, draws, options))
 
     return jax.lax.map(of_replicate, (draws, order))

@@ -1,10 +1,12 @@
 """The front between two objectives: what one costs in the other."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ..outputs import ConvergenceError
 from ..tasks import Task
 from .objectives import Objective, Observe, as_objective
 from .refinement import stderr_of
@@ -43,9 +45,9 @@ def pareto_front(
     equidistant weights s, with both in units of what they change by from end to end, each from the
     point before. That finds the convex part of a front; where weights lead to the same point the
     front bends away from it there. In order of the weight; points that another betters are left
-    out. Arguments as in `tune`.
+    out, and weights between the ends where nothing is solved. Arguments as in `tune`.
 
-    Raises ValueError for fewer than two points.
+    Raises ValueError for fewer than two points, and what `tune` raises for the ends.
     """
     if points < 2:
         raise ValueError(f"points = {points}: must be at least 2")
@@ -58,8 +60,9 @@ def pareto_front(
     if spans[0] > 0 > spans[1]:
         for weight in np.linspace(0, 1, points)[1:-1].tolist():
             scalarised = _scalarised(pair, weight, ends[0], np.abs(spans))
-            tuned = tune(found[-1].tuned.task, bounds, scalarised, starts=1, **settings)
-            found.append(_point(weight, tuned, pair))
+            with contextlib.suppress(ConvergenceError):
+                tuned = tune(found[-1].tuned.task, bounds, scalarised, starts=1, **settings)
+                found.append(_point(weight, tuned, pair))
     found.append(_point(1.0, last, pair))
     return [point for point in found if not any(_betters(other, point, pair) for other in found)]
 

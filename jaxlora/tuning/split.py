@@ -44,7 +44,8 @@ def best_split(
     split to start from.
 
     Raises ValueError for a budget or price that is not positive and finite, for a pre-training
-    given by hand, and for reused sequences: those have labels already.
+    given by hand, and for reused sequences: those have labels already; ConvergenceError where the
+    best point cannot be solved, RuntimeError without float64.
     """
     for name, value in (("budget", budget), ("prices[0]", prices[0]), ("prices[1]", prices[1])):
         if not 0 < value < math.inf:

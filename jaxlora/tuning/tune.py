@@ -36,7 +36,8 @@ def tune(
 
     The best point of all is reported, which may be a local optimum only; see `Tuned`. Derivatives
     leave out what `prediction.status.*.kinks` says. Raises ValueError for a name or bound that
-    makes no sense, ConvergenceError where the best point cannot be solved.
+    makes no sense, ConvergenceError where the best point cannot be solved, RuntimeError without
+    float64.
     """
     return search(
         hyperparameter_space(task, over),
