@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import pathlib
 import secrets
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 LONGEST_WORDS = 80  # of a value, in an error
+SAME = 1e-12  # relative difference of numbers that are the same: processors differ in the last bit
 SAVE_SECONDS = 10.0  # between two states of one training: later ones replace earlier ones
 
 
@@ -76,10 +78,18 @@ class Checkpoint:
 
 def differences_of(there: dict[str, Any], here: dict[str, Any]) -> str:
     """What differs between two descriptions of a run, in words; empty where nothing does."""
-    keys = [k for k in there.keys() | here.keys() if there.get(k) != here.get(k)]
+    keys = [k for k in there.keys() | here.keys() if not _is_same(there.get(k), here.get(k))]
     return ", ".join(
         f"{k} = {_short(there.get(k))} there, {_short(here.get(k))} here" for k in sorted(keys)
     )
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=SAME)
+    return one == other
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,15 @@ from jaxlora.simulation import Setting, simulate
 from jaxlora.simulation import starts as starts_module
 
 
+def test_numbers_that_differ_by_rounding_are_the_same():
+    there = {"lam": [0.1, 1.0, 2], "design": "grid", "seed": 0}
+    rounded = there | {"lam": [np.nextafter(0.1, 1), 1.0, 2]}
+    assert checkpoints.differences_of(there, rounded) == ""
+    for other in ([0.1 + 1e-9, 1.0, 2], [0.1, 1.0], [0.1, 1.0, 3], 0.1):
+        assert "lam" in checkpoints.differences_of(there, there | {"lam": other})
+    assert "seed" in checkpoints.differences_of(there, there | {"seed": None})
+
+
 def test_resumed_seeds_give_the_same_numbers(tmp_path, monkeypatch):
     setting = Setting(24, test_samples=50, starts=2)
     task = figure_3(reuse=True)

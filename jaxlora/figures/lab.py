@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import xarray
 
+from ..checkpoints import differences_of
 from ..simulation import Setting
 from ..simulation.ensemble import check
 from ..simulation.setting import check_memory, sizes_of
@@ -62,7 +63,8 @@ class Lab:
 
     def _run(self, name: str, plan: Plan) -> xarray.Dataset:
         out = self.folder / f"{name}.nc"
-        if out.exists() and configuration_in(out) == plan.identity():
+        there = configuration_in(out)
+        if there is not None and not differences_of(there, plan.identity()):
             dataset = xarray.load_dataset(out, engine="h5netcdf")
         else:
             dataset = run(plan, out=out, watch=self.watch)
