@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import re
 import shlex
+import tomllib
 
 import pytest
 
@@ -12,6 +13,7 @@ import jaxlora.simulation
 import jaxlora.sweeps
 from jaxlora.cli import _parser
 from jaxlora.outputs import SolveStatus
+from jaxlora.sweeps.configuration import ConfigurationError, configuration_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -49,6 +51,21 @@ def test_page_on_trouble_has_every_word_of_a_status():
     names += [str(kink.name) for kink in jaxlora.Kink]
     names += [field.name for field in dataclasses.fields(SolveStatus)]
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_sweep_files_are_valid():
+    files = [tomllib.loads(block) for page in PAGES for block in blocks(page, "toml")]
+    whole = [tables for tables in files if "task" in tables]
+    assert len(whole) > 0
+    for tables in whole:
+        assert configuration_of(tables).plan.design.size > 1
+    # The reference has every key that there is at the top.
+    reference = max(whole, key=len)
+    with pytest.raises(ConfigurationError) as error:
+        configuration_of(reference | {"no_such_key": 1})
+    known = re.search(r"one of (.*)", str(error.value))
+    assert known is not None
+    assert set(known[1].split(", ")) == set(reference)
 
 
 def test_flags_of_every_command_exist():
