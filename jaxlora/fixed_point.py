@@ -147,7 +147,7 @@ def solve_fixed_point(
     matrix = jnp.full_like(blank, jnp.nan) if matrix is None else matrix
     known_matrix = _Matrix(matrix, ~jnp.all(jnp.isfinite(matrix)))
     iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix, blank)
-    start = (*iterate, length, jnp.array(False), residual, 0, busy)
+    start = (*iterate, length, jnp.array(False), residual, jnp.zeros((), int), busy)
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
     x, _, aux, known_matrix, correction = end[:5]
     return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value + correction)
