@@ -99,6 +99,8 @@ def test_links_to_files_lead_somewhere(page):
     "page", ["README.md", "docs/tour.md", "docs/choosing.md", "docs/trouble.md"]
 )
 def test_code_runs(page):
+    code = blocks(ROOT / page, "python")
+    assert code, "nothing to run"
     names = {}
-    for block in blocks(ROOT / page, "python"):
-        exec(block, names)
+    for block in code:
+        exec(block, names)  # an error fails the test

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import matplotlib.figure
 
+from ..sweeps import Experiment
 from ..sweeps.run import Watch
 from . import figure1, figure2, figure3, figure4, figure5, figure6
 from .claims import Claim
@@ -51,9 +52,8 @@ def make_figure(
     solved point; CheckpointError where the disk does not take a result; RuntimeError without
     float64.
     """
-    check_figures([number], scale)
+    experiment = _experiment(number, scale)
     module, folder = FIGURES[number], pathlib.Path(out)
-    experiment = experiment_of(scale, module.SIZE, module.LAYERS)
     lab = Lab(folder / f"figure{number}", scale, watch, experiment)
     data = module.collect(lab)
     figure = matplotlib.figure.Figure(figsize=module.INCHES, layout="constrained")
@@ -69,6 +69,10 @@ def check_figures(numbers: Iterable[int], scale: Scale = FULL) -> None:
     Before anything is solved, which takes minutes. Raises RuntimeError without float64.
     """
     for number in numbers:
-        if number not in FIGURES:
-            raise ValueError(f"figure = {number}: must be from 1 to {len(FIGURES)}")
-        experiment_of(scale, FIGURES[number].SIZE, FIGURES[number].LAYERS)
+        _experiment(number, scale)
+
+
+def _experiment(number: int, scale: Scale) -> Experiment | None:
+    if number not in FIGURES:
+        raise ValueError(f"figure = {number}: must be from 1 to {len(FIGURES)}")
+    return experiment_of(scale, FIGURES[number].SIZE, FIGURES[number].LAYERS)
