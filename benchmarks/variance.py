@@ -42,9 +42,9 @@ ESTIMATORS = PLAIN | {"default": jaxlora.Options()}
 class PlainFieldDraws(FieldDraws):
     """Draws that are averaged plainly, tails included."""
 
-    def responses(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def responses(self, traces: jax.Array, norms: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Tr X and |X|²_F as they are."""
-        return trace, jnp.sum(X * X, axis=(0, 1))
+        return traces, norms
 
     def controlled_mean(self, values: jax.Array, control: jax.Array) -> jax.Array:
         """The plain mean."""

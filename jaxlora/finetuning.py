@@ -22,7 +22,7 @@ from .proximal import (
     local_minima,
     lowest_minimum,
     make_solver,
-    response,
+    response_sums,
 )
 from .sampling import Draws
 from .stability import finetuning_replicon
@@ -151,8 +151,8 @@ class StateEvolution(BranchedMap):
         data, alpha = self.data(x), self.task.alpha_ft
         force = self.problem.gamma(minimum.x, data)
         gamma = 2 * jnp.sum(force * minimum.x[None], axis=1)
-        X = response(self.problem, minimum.x, v, data)
-        traces, norms = self.draws.responses(X, jnp.trace(X))
+        hessian = self.problem.hessian(minimum.x, data)
+        traces, norms = self.draws.responses(*response_sums(hessian, v))
         along = _dot(gamma, self.draws.noise)
         stein = self.draws.controlled_mean(traces, along - s * traces)
         noisy = s > jnp.finfo(gamma.dtype).tiny ** 0.25

@@ -22,8 +22,7 @@ from .proximal import (
     lowest_minimum,
     make_solver,
     pretraining_starts,
-    response,
-    trace_of_response,
+    response_sums,
 )
 from .results import Result
 from .sampling import FieldDraws
@@ -115,7 +114,7 @@ class StateEvolution(BranchedMap):
         A0, alpha = self.task.teacher_variance(), self.task.alpha
         zero = 0 * self.draws.first  # no constant, whose σ XLA would take its time to fold
         _, gamma, hessian = self.problem.derivatives(zero, self.target)
-        traces, _ = self.draws.responses(hessian, jnp.trace(hessian))
+        traces, _ = self.draws.responses(*response_sums(hessian, jnp.zeros((), zero.dtype)))
         along = self.draws.mean(_dot(gamma, self.draws.first))
         square = self.draws.mean(_dot(gamma, gamma))
         V_hat = 2 * alpha * self.draws.mean(traces)
@@ -130,12 +129,12 @@ class StateEvolution(BranchedMap):
         Q, M, V = x
         A0, alpha = self.task.teacher_variance(), self.task.alpha
         gamma = self.problem.gradient(minimum.x, self.target)
-        X = response(self.problem, minimum.x, V, self.target)
-        if exact:
-            trace = jnp.trace(X)
-        else:
-            trace, X = trace_of_response(X, V), jax.lax.stop_gradient(X)
-        traces, norms = self.draws.responses(X, trace)
+        hessian = self.problem.hessian(minimum.x, self.target)
+        if not exact:
+            # That V is in V̂ is all of it that Newton's method needs to converge fast, and it spares
+            # third derivatives of the loss.
+            hessian = jax.lax.stop_gradient(hessian)
+        traces, norms = self.draws.responses(*response_sums(hessian, V))
         stein = self.draws.mean(traces)
         B = conditional_variance(A0, M, Q)
         before = self.draws.mean(_dot(gamma, self.draws.second)) / root(B)

@@ -35,12 +35,9 @@ class FieldDraws(eqx.Module):
         """E over one replicate's draws of `values` (n,)."""
         return jnp.sum(self.weights * values)
 
-    def responses(self, X: jax.Array, trace: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Tr X and |X|²_F of responses X (L, L, n), with heavy tails to be averaged (see `tails`).
-
-        Tr X is given as `trace` (n,), with the derivatives it is to have.
-        """
-        return replace_tails(trace, jnp.sum(X * X, axis=(0, 1)))
+    def responses(self, traces: jax.Array, norms: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Tr X and |X|²_F (n,) of responses X, with heavy tails to be averaged (see `tails`)."""
+        return replace_tails(traces, norms)
 
     def controlled_mean(self, values: jax.Array, control: jax.Array) -> jax.Array:
         """E of `values` (n,), with `control` (n,), whose mean is zero, as a control variate.

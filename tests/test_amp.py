@@ -13,7 +13,7 @@ from scipy.stats import norm
 import jaxlora
 from jaxlora.finetuning import STARTS, StateEvolution, from_noise, to_noise
 from jaxlora.options import Options
-from jaxlora.proximal import response
+from jaxlora.proximal import response_sums
 from jaxlora.sampling import Draws
 from jaxlora.simulation import bayes_amp, draw_rank_one, erm_amp
 
@@ -435,8 +435,9 @@ def test_converges_where_the_replicon_is_below_one_and_not_where_it_is_above(
     data = drawn(task, 1000)
     evolution = paired_evolution(task, data)
     x = to_noise(jnp.stack([solved.q, solved.m, solved.v]))
-    X = response(evolution.problem, evolution.search(x).x, x[2], evolution.data(x))
-    replicon = float(3 * x[2] ** 2 * evolution.draws.mean(jnp.sum(X * X, axis=(0, 1))))
+    hessian = evolution.problem.hessian(evolution.search(x).x, evolution.data(x))
+    _, norms = response_sums(hessian, x[2])
+    replicon = float(3 * x[2] ** 2 * evolution.draws.mean(norms))
     assert replicon < 0.6 if stable else replicon > 2
     for damping in (1.0, 0.5):
         # Global minima throughout: a followed branch may be stable where their choice is not.

@@ -14,7 +14,7 @@ from ._implicit import Known, local_minimum
 from ._linear import solve
 from ._newton import Newton, OptStep, State
 from ._problems import FinetuningProblem, PretrainingProblem, Problem
-from ._response import blend, response, trace_of_response
+from ._response import blend, response_sums
 from ._starts import finetuning_starts, pretraining_starts
 from ._stock import Stock
 
@@ -53,7 +53,6 @@ __all__ = [
     "lowest_minimum",
     "make_solver",
     "pretraining_starts",
-    "response",
+    "response_sums",
     "solve",
-    "trace_of_response",
 ]

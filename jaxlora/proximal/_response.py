@@ -4,28 +4,41 @@ import jax
 import jax.numpy as jnp
 
 from ..symmetric import identity_like
-from ._linear import solve
-from ._problems import Problem
+from ._linear import inverse, times
 
 
-def response(problem: Problem, x, scale, data) -> jax.Array:
-    """X = L (I + scale L)⁻¹ (n, n, ...), with L the Hessian of the loss at x.
+@jax.custom_jvp
+def response_sums(hessian: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tr X and |X|²_F (...) of the responses X = L (I + scale L)⁻¹ to L = `hessian` (n, n, ...).
 
-    scale X = I + (V H)⁻¹ of theory.md's sections 4 and 6, and scale (I − scale X) = C of section 5.
+    L is the Hessian of the loss at the minimum. scale X = I + (V H)⁻¹ of theory.md's sections 4 and
+    6, and scale (I − scale X) = C of section 5.
     """
-    hessian = problem.hessian(x, data)
-    return solve(scale * hessian + identity_like(hessian), hessian)[0]
+    X, _ = _response(hessian, scale)
+    return jnp.trace(X), _dot(X, X)
 
 
-def trace_of_response(X: jax.Array, scale: jax.Array) -> jax.Array:
-    """Tr X of each sample's response X, whose derivative leaves out how L changes.
+@response_sums.defjvp
+def _response_sums_jvp(primals, tangents):
+    # dX = K dL K − X² dscale with K = (I + scale L)⁻¹, which commutes with X. Traces of it take
+    # each entry of dL once, where products of the matrices would compute them many times.
+    X, K = _response(*primals)
+    dL, dscale = tangents
+    square, K_square = times(X, X), times(K, K)
+    change = _dot(K_square, dL) - dscale * jnp.trace(square)
+    change_of_norm = 2 * (_dot(times(X, K_square), dL) - dscale * _dot(X, square))
+    return (jnp.trace(X), _dot(X, X)), (change, change_of_norm)
 
-    d Tr X = −Tr X² d scale at fixed L. In pre-training that is all that Newton's matrix needs to
-    converge fast, and it spares third derivatives of the loss.
-    """
-    X = jax.lax.stop_gradient(X)
-    change = scale - jax.lax.stop_gradient(scale)
-    return jnp.trace(X) - change * jnp.sum(X * X, axis=(0, 1))
+
+def _response(hessian: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """X and K."""
+    K, _ = inverse(scale * hessian + identity_like(hessian))
+    return times(K, hessian), K
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Tr a b of symmetric matrices."""
+    return jnp.sum(a * b, axis=(0, 1))
 
 
 def blend(competing_share, stein, before, samples: int) -> jax.Array:

@@ -31,7 +31,7 @@ from ..proximal import (
     first_branches,
     follow_minimum,
     global_minimum,
-    response,
+    response_sums,
 )
 from ..symmetric import identity_like
 from ..tasks import Task
@@ -130,7 +130,7 @@ class ErmChannel(Channel):
             lambda chi: follow_minimum(self._solver, first_branches(chi), v, omega, data).x,
             memory,
         )
-        precision = jnp.sum(jnp.trace(response(problem, chi, v, data))) / self.dimension
+        precision = jnp.sum(response_sums(problem.hessian(chi, data), v)[0]) / self.dimension
         shift = jnp.sum(jnp.trace(problem.gamma(chi, data))) / self.dimension
         # γ = (ω − χ)/v, in the form that is regular at v = 0.
         signal = Signal(-problem.gradient(chi, data), precision, 2 * (self.task.lam_ft - shift))
