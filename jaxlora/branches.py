@@ -43,16 +43,22 @@ class BranchedMap(eqx.Module):
         """Points (K, n, samples) from which to look for all minima at x."""
 
     @abc.abstractmethod
-    def descend(self, x: jax.Array, starts: jax.Array, everywhere: bool | jax.Array) -> LocalMinima:
+    def descend(
+        self,
+        x: jax.Array,
+        starts: jax.Array,
+        everywhere: bool | jax.Array,
+        pilot: bool | jax.Array = True,
+    ) -> LocalMinima:
         """The local minima at x that `starts` (K, n, samples) lead to (see `local_minima`)."""
 
     @abc.abstractmethod
-    def lowest(self, x: jax.Array, minima: jax.Array) -> Minimum:
+    def lowest(self, x: jax.Array, minima: LocalMinima) -> Minimum:
         """The lowest of the local minima at x of each sample."""
 
     def search(self, x: jax.Array) -> Minimum:
         """The global minima at x, from all starts."""
-        return self.lowest(x, self.descend(x, self.starts(x), True).x)
+        return self.lowest(x, self.descend(x, self.starts(x), True))
 
 
 class BranchedFixedPoint(eqx.Module):
@@ -90,22 +96,37 @@ class Solved(NamedTuple):
 
 
 class _Search(eqx.Module):
-    """All local minima found last, and the point x at which all starts were used on every sample.
+    """All local minima found last, and the points x of searches from other starts than the first.
 
-    That is NaN as long as neither a pilot nor a change of minima has shown that any compete. Once
-    one has, all starts are used to the end: rounds that used them in turn would jump to and fro.
+    `origin` is where all starts were used on every sample. That is NaN as long as neither a pilot
+    nor a change of minima has shown that any compete. Once one has, all starts are used to the end:
+    rounds that used them in turn would jump to and fro. `cleared` is where a pilot showed none,
+    which were not even about to compete.
     """
 
     found: LocalMinima
     origin: jax.Array
+    cleared: jax.Array
 
     def renewed(self, function: BranchedMap, x: jax.Array) -> "_Search":
         """The minima at x: from those known where x is near the origin, else from scratch."""
-        nearby = jnp.all(jnp.abs(x - self.origin) <= NEARBY * jnp.abs(self.origin))
-        starts = jax.lax.cond(nearby, lambda: self.found.x, lambda: function.starts(x))
-        found = function.descend(x, starts, self.found.everywhere)
+        nearby, cleared = (
+            jnp.all(jnp.abs(x - point) <= NEARBY * jnp.abs(point))
+            for point in (self.origin, self.cleared)
+        )
+        alone = cleared & ~self.found.everywhere
+        starts = jax.lax.switch(
+            jnp.where(nearby, 0, jnp.where(alone, 1, 2)),
+            (
+                lambda: self.found.x,
+                # XLA leaves out what makes the others.
+                lambda: jnp.broadcast_to(function.starts(x)[:1], self.found.x.shape),
+                lambda: function.starts(x),
+            ),
+        )
+        found = function.descend(x, starts, self.found.everywhere, ~cleared)
         origin = jnp.where(found.everywhere & ~nearby, x, self.origin)
-        return _Search(found, origin)
+        return _Search(found, origin, jnp.where(cleared, self.cleared, x))
 
     def widened(self, competing: jax.Array) -> "_Search":
         """The same, to use all starts from now on where minima are known to compete."""
@@ -155,7 +176,7 @@ def solve_on_branches(
             **options,
         )
         search = search.renewed(function, solved.value)
-        found_new = function.lowest(solved.value, search.found.x)
+        found_new = function.lowest(solved.value, search.found)
         # What weighs the forms of Stein's lemma must settle, or the rounds could alternate, but not
         # before it is the solution's own.
         settles = ~plain & ~far & (rounds >= PATIENT_ROUNDS // 2)
@@ -199,7 +220,8 @@ def solve_on_branches(
     minima = jax.eval_shape(function.starts, x)
     # Near no x, so that the first search is from scratch.
     nothing = LocalMinima(jnp.zeros(minima.shape, minima.dtype), jnp.array(False))
-    search = _Search(nothing, jnp.full_like(x, jnp.nan))
+    nowhere_near = jnp.full_like(x, jnp.nan)
+    search = _Search(nothing, nowhere_near, nowhere_near)
     nowhere = first_branches(nothing.x[0])
     blank = BranchedFixedPoint(x, matrix, unknown, jnp.zeros((), int), unknown, zero, zero)
     start = (blank, nowhere, nowhere, jnp.zeros_like(x), search, 0, 0)

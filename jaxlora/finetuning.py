@@ -104,7 +104,7 @@ class StateEvolution(BranchedMap):
             self.teacher_field,
         )
 
-    def descend(self, x, starts, everywhere) -> LocalMinima:
+    def descend(self, x, starts, everywhere, pilot=True) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
             self.solver,
@@ -113,6 +113,7 @@ class StateEvolution(BranchedMap):
             self.centre(x),
             self.data(x),
             self.options.exhaustive or everywhere,
+            pilot,
         )
 
     def lowest(self, x, minima) -> Minimum:

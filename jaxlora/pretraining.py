@@ -73,7 +73,7 @@ class StateEvolution(BranchedMap):
         """Points (K, L, n) from which to look for all minima."""
         return pretraining_starts(self.problem, x[2], *self.fields(x))
 
-    def descend(self, x, starts, everywhere) -> LocalMinima:
+    def descend(self, x, starts, everywhere, pilot=True) -> LocalMinima:
         """The local minima that `starts` lead to."""
         return local_minima(
             self.solver,
@@ -82,6 +82,7 @@ class StateEvolution(BranchedMap):
             self.fields(x)[1],
             self.target,
             self.options.exhaustive or everywhere,
+            pilot,
         )
 
     def lowest(self, x, minima) -> Minimum:

@@ -30,13 +30,14 @@ class Switching(BranchedMap):
     def starts(self, x):
         return jnp.zeros((2, 1, self.thresholds.size))
 
-    def descend(self, x, starts, everywhere):
+    def descend(self, x, starts, everywhere, pilot=True):
         both = jnp.stack([jnp.zeros_like(starts[0]), jnp.ones_like(starts[0])])
         return LocalMinima(both, jnp.array(True))
 
     def lowest(self, x, minima):
         zero = jnp.zeros(())
-        return Minimum(jnp.where(self.thresholds < x[0], minima[1], minima[0]), zero, zero, zero)
+        lowest = jnp.where(self.thresholds < x[0], minima.x[1], minima.x[0])
+        return Minimum(lowest, zero, zero, zero)
 
 
 def solve_map(function, start=0.1, tol=1e-10, max_iterations=500):
@@ -70,9 +71,9 @@ def test_finds_the_root_where_the_map_is_made_of_jumps(slope):
 class Misleading(Switching):
     """Searched from the first start alone, samples end on the other side of their threshold."""
 
-    def descend(self, x, starts, everywhere):
+    def descend(self, x, starts, everywhere, pilot=True):
         alone = jnp.where(self.thresholds < x[0], 0.0, 1.0)[None]
-        both = super().descend(x, starts, everywhere).x
+        both = super().descend(x, starts, everywhere, pilot).x
         return LocalMinima(jnp.where(everywhere, both, alone[None]), jnp.asarray(everywhere))
 
 
@@ -99,9 +100,9 @@ def test_all_minima_are_sought_from_scratch_only_after_a_long_move():
             jax.debug.callback(lambda x: scratch.append(float(x[0])), x)
             return super().starts(x)
 
-        def descend(self, x, starts, everywhere):
+        def descend(self, x, starts, everywhere, pilot=True):
             jax.debug.callback(lambda x: searches.append(float(x[0])), x)
-            return super().descend(x, starts, everywhere)
+            return super().descend(x, starts, everywhere, pilot)
 
     solve_map(Counting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS))
     jax.effects_barrier()

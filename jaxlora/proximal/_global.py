@@ -29,8 +29,8 @@ class Minimum(NamedTuple):
 class LocalMinima(NamedTuple):
     """Local minima x (K, n, samples) that K starts led to, the first start's first.
 
-    `everywhere`: whether all samples were started from all points, or only the first of them, none
-    of which had competing minima; then the others' minima are K copies of the first start's.
+    `everywhere`: whether all samples were started from all points, or the first of them at most,
+    none of which had competing minima; then the others' minima are K copies of the first start's.
     """
 
     x: jax.Array
@@ -38,12 +38,18 @@ class LocalMinima(NamedTuple):
 
 
 def local_minima(
-    solver, starts, scale, centre, data, everywhere: bool | jax.Array = True
+    solver,
+    starts,
+    scale,
+    centre,
+    data,
+    everywhere: bool | jax.Array = True,
+    pilot: bool | jax.Array = True,
 ) -> LocalMinima:
     """The local minima that `solver` reaches from `starts` (K, n, samples), without derivatives.
 
     Unless the search is to be `everywhere`, the first start does for all samples but a pilot, the
-    first `PILOT` of them at least, where the pilot has no competing minima.
+    first `PILOT` of them at least, where the pilot has no competing minima, or without a `pilot`.
     """
     starts, scale, centre, data = jax.lax.stop_gradient((starts, scale, centre, data))
     parts = 1 if everywhere is True else _parts(centre.shape[-1])
@@ -60,11 +66,15 @@ def local_minima(
         count = jnp.where(everywhere | pilot, len(starts), 1)
         minima = jax.lax.fori_loop(0, count, from_start, starts)
         minima = jnp.where(everywhere | pilot, minima, minima[:1])
-        best, competing = _compare(solver.problem, minima, scale, centre, data)
-        return everywhere | (pilot & jnp.any(competing | (best != 0))), minima
+        everywhere |= jax.lax.cond(
+            pilot & jnp.logical_not(everywhere),
+            lambda: _compete(solver.problem, minima, scale, centre, data),
+            lambda: jnp.array(False),
+        )
+        return everywhere, minima
 
-    pilot = jnp.arange(parts) == 0
-    inputs = (pilot, *jax.tree.map(split, (starts, centre, data)))
+    pilots = (jnp.arange(parts) == 0) & pilot
+    inputs = (pilots, *jax.tree.map(split, (starts, centre, data)))
     everywhere, minima = jax.lax.scan(descend, jnp.asarray(everywhere) | (parts == 1), inputs)
     return LocalMinima(jnp.moveaxis(minima, 0, -2).reshape(starts.shape), everywhere)
 
@@ -75,17 +85,27 @@ def _parts(samples: int) -> int:
     return next(parts for parts in range(most, 0, -1) if samples % parts == 0)
 
 
-def lowest_minimum(problem, minima, scale, centre, data) -> Minimum:
-    """The lowest of the local `minima` (K, n, samples) of each sample."""
+def lowest_minimum(problem, minima: LocalMinima, scale, centre, data) -> Minimum:
+    """The lowest of the local `minima` of each sample."""
     minima, *frozen = jax.lax.stop_gradient((minima, scale, centre, data))
-    best, competing = _compare(problem, minima, *frozen)
-    known = Minimum(
-        jnp.take_along_axis(minima, best[None, None], axis=0)[0],
-        jnp.mean(competing, dtype=minima.dtype),
-        jnp.mean(best != 0, dtype=minima.dtype),
-        jnp.zeros((), minima.dtype),
-    )
+    zero = jnp.zeros((), minima.x.dtype)
+
+    def lowest():
+        best, competing = _compare(problem, minima.x, *frozen)
+        x = jnp.take_along_axis(minima.x, best[None, None], axis=0)[0]
+        shares = (jnp.mean(flags, dtype=zero.dtype) for flags in (competing, best != 0))
+        return Minimum(x, *shares, zero)
+
+    # Where the pilot had no others, the first is the lowest.
+    only = Minimum(minima.x[0], zero, zero, zero)
+    known = jax.lax.cond(minima.everywhere, lowest, lambda: only)
     return follow_minimum(Known(problem), known, scale, centre, data)
+
+
+def _compete(problem, minima, scale, centre, data) -> jax.Array:
+    """Whether of any sample the first minimum is not the lowest, or about not to be."""
+    best, competing = _compare(problem, minima, scale, centre, data)
+    return jnp.any(competing | (best != 0))
 
 
 def _compare(problem, minima, scale, centre, data) -> tuple[jax.Array, jax.Array]:
@@ -108,7 +128,7 @@ def _compare(problem, minima, scale, centre, data) -> tuple[jax.Array, jax.Array
 def global_minimum(solver, starts, scale, centre, data) -> Minimum:
     """The lowest of the local minima that `solver` reaches from `starts` (K, n, samples)."""
     minima = local_minima(solver, starts, scale, centre, data)
-    return lowest_minimum(solver.problem, minima.x, scale, centre, data)
+    return lowest_minimum(solver.problem, minima, scale, centre, data)
 
 
 def follow_minimum(solver, known: Minimum, scale, centre, data) -> Minimum:
