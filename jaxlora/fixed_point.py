@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 METHODS = ("newton", "damped")
 NEWTON_FROM = 0.1  # residual below which Newton steps are tried
+STEADY = 0.99  # cosine of the angle of two changes from which the map is taken for linear
 RENEWED_FROM = 0.1  # decrease of the residual by a Newton step above which its matrix is renewed
+NEXT_TO = 0.9999  # part of a step that is taken where all of it is just too much
 LONGEST_STEP = 32.0  # of damped steps near a solution, in units of the damping
 
 
@@ -32,6 +34,17 @@ class _Matrix(NamedTuple):
 
     value: jax.Array
     stale: jax.Array
+
+
+class _Turn(NamedTuple):
+    """What speaks against Newton's step, and for it.
+
+    `refused`: whether the last one was. `steady`: whether the step before was one, or the changes
+    before and after it were alike.
+    """
+
+    refused: jax.Array
+    steady: jax.Array
 
 
 def relative_size(change: jax.Array, x: jax.Array, floor: float) -> jax.Array:
@@ -85,18 +98,22 @@ def solve_fixed_point(
         return eye - jax.vmap(tangent)(eye).T
 
     def limited(x, step):
-        """The longest of step, step/2, step/4, … that stays feasible and of the order of x."""
+        """The longest of step, step/2, step/4, … that stays feasible and of the order of x.
+
+        A step that just misses the boundary is not halved but ends next to it.
+        """
         lengths = 0.5 ** jnp.arange(20, dtype=x.dtype)
+        lengths = jnp.insert(lengths, 1, NEXT_TO)
         good = jax.vmap(lambda t: feasible(x + t * step))(lengths)
         good &= lengths * jnp.max(jnp.abs(step) / (0.05 + jnp.abs(x))) <= 1.0
         return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
 
     def body(carry):
-        x, change, aux, known_matrix, correction, length, refused, residual, count, _ = carry
+        x, change, aux, known_matrix, correction, length, turn, residual, count, _ = carry
         step, newton, matrix, renewed = length * change, jnp.array(False), correction, False
         if fast:
             # Where Newton's step leads nowhere, a damped one comes first.
-            near = ~refused & (residual < NEWTON_FROM)
+            near = ~turn.refused & ((residual < NEWTON_FROM) | turn.steady)
             correction = jnp.where(near, correction, 0.0)
             renewed = near & known_matrix.stale
             own = jax.lax.cond(renewed, newton_matrix, lambda *_: known_matrix.value, x, aux)
@@ -109,21 +126,27 @@ def solve_fixed_point(
         aux_new = prepare(x_new, aux)
         change_new = function(x_new, aux_new) - x_new
         residual_new = relative_size(change_new, x_new, floor)
-        accept = residual_new < jnp.where(newton, 0.5, 2.0 if fast else jnp.inf) * residual
+        accept = residual_new < (2.0 if fast else jnp.inf) * residual
+        if fast:
+            # In units of the larger x: on the way to 0 the residual hardly falls.
+            left = relative_size(change_new, jnp.maximum(jnp.abs(x), jnp.abs(x_new)), floor)
+            accept = jnp.where(newton, left < 0.5 * residual, accept)
         accept |= (count == 0) & ~known
         if fast:
-            learnt = _broyden(matrix, taken, change - change_new, floor + jnp.abs(x))
+            scale = floor + jnp.abs(x)
+            learnt = _broyden(matrix, taken, change - change_new, scale)
             usable = newton & jnp.isfinite(residual_new)
             # What a matrix of this very point left out is kept; the rest is how F' has changed.
             correction = jnp.where(usable & renewed, correction + learnt, correction)
             own = jnp.where(usable & ~renewed, own + learnt, own)
-            failed = ~newton | ~accept | (residual_new > RENEWED_FROM * residual)
+            failed = ~newton | ~accept | (left > RENEWED_FROM * residual)
             known_matrix = _Matrix(own, jnp.where(near, failed, known_matrix.stale))
-            refused = ~accept & (refused | (newton & renewed))
+            refused = ~accept & (turn.refused | (newton & renewed))
+            turn = _Turn(refused, accept & (newton | _is_steady(change, change_new, scale)))
             shorter = jnp.where(newton, length, 0.5 * length)
             longest = jnp.where(residual_new < NEWTON_FROM, LONGEST_STEP * damping, damping)
             # A step to the other side that is hardly nearer is one of a cycle.
-            turned = jnp.sum(change_new * change / (floor + jnp.abs(x)) ** 2) < 0
+            turned = jnp.sum(change_new * change / scale**2) < 0
             harmless = accept & ~(turned & (residual_new > 0.5 * residual))
             length = jnp.where(harmless, jnp.minimum(1.4 * length, longest), shorter)
         x, change, aux, residual = jax.tree.map(
@@ -135,7 +158,7 @@ def solve_fixed_point(
             jax.debug.callback(_log, count + 1, residual, x, newton, accept)
         busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
         iterate = (x, change, aux, known_matrix, correction)
-        return *iterate, length, refused, residual, count + 1, busy
+        return *iterate, length, turn, residual, count + 1, busy
 
     # Where F is not known at the start, the first pass takes no step and evaluates it there.
     change = jnp.full_like(x, jnp.nan) if change is None else change
@@ -147,7 +170,8 @@ def solve_fixed_point(
     matrix = jnp.full_like(blank, jnp.nan) if matrix is None else matrix
     known_matrix = _Matrix(matrix, ~jnp.all(jnp.isfinite(matrix)))
     iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix, blank)
-    start = (*iterate, length, jnp.array(False), residual, jnp.zeros((), int), busy)
+    turn = _Turn(jnp.array(False), jnp.array(False))
+    start = (*iterate, length, turn, residual, jnp.zeros((), int), busy)
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
     x, _, aux, known_matrix, correction = end[:5]
     return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value + correction)
@@ -174,6 +198,13 @@ def _broyden(matrix, step, decrease, scale) -> jax.Array:
     moved = size > 0
     row = step / scale**2 / jnp.where(moved, size, 1.0)
     return jnp.where(moved, jnp.outer(decrease - matrix @ step, row), 0.0)
+
+
+def _is_steady(old: jax.Array, new: jax.Array, scale: jax.Array) -> jax.Array:
+    """Whether F(x) − x hardly turns or shrinks, as where slow linear convergence has set in."""
+    old, new = old / scale, new / scale
+    along, before = jnp.sum(old * new), jnp.sum(old**2)
+    return (along > 0.5 * before) & (along**2 > STEADY**2 * before * jnp.sum(new**2))
 
 
 def _is_stable(matrix: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ from .programs import Program
 from .results import Result
 from .sampling import Draws, FieldDraws
 from .start import Start, choose
-from .starts import LEAST_GUESS
+from .starts import beside_zero
 from .tasks import Task
 
 MET = 1e-6  # relative distance of two solutions that are the same
@@ -83,9 +83,9 @@ def finetune_replicates(
             solution = jax.lax.cond(met, lambda: last_solution, lambda: solve(guess))
             found = solution.solved.fixed_point
             order = finetuning.from_noise(found.value)
-            # Next to ŵ = 0 the map hardly moves, even where another replicate's leads away from it.
-            usable = (solution.result == Result.CONVERGED) & (order[0] > LEAST_GUESS)
-            return (guess, solution), (choose(usable, Start(order, found.matrix), start), solution)
+            usable = solution.result == Result.CONVERGED
+            ahead = choose(usable, beside_zero(Start(order, found.matrix)), start)
+            return (guess, solution), (ahead, solution)
 
         first = jax.tree.map(lambda x: x[0], starts)
         shapes = jax.eval_shape(solve, first)

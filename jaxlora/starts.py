@@ -11,7 +11,8 @@ from .start import Start, choose, from_order
 from .tasks import Task
 
 PRETRAINING_START = (1.0, 0.5, 1.0)  # (Q, M, V)
-LEAST_GUESS = 1e-4  # of q, for a solution to start another one
+LEAST_GUESS = 1e-4  # of q, for a solution to start another one as it is
+BESIDE_ZERO = (1e-2, 7e-2)  # (q, m) to start from in place of smaller ones
 
 
 def pretraining_start(task: Task, known: Prediction | None) -> Start:
@@ -32,7 +33,7 @@ def pretraining_start_from(task: Task, found: Start) -> Start:
 
 
 def finetuning_starts(task: Task, known: Prediction | None) -> Start:
-    """(q, m, v) of every branch (2, 3) to start from: those of `known` but for ŵ = 0."""
+    """(q, m, v) of every branch (2, 3) to start from: those of `known`, where there are any."""
     if known is None:
         return from_order(jnp.asarray(list(STARTS.values()), task.delta.dtype))
     branches = known.finetuning.branches
@@ -41,15 +42,25 @@ def finetuning_starts(task: Task, known: Prediction | None) -> Start:
 
 
 def finetuning_starts_from(task: Task, found: Start, seek: bool | jax.Array = True) -> Start:
-    """The branches `found` for another task, but for ŵ = 0.
+    """The branches `found` for another task (2, 3), afresh where v is not above 0.
 
-    Where they have met, the second is sought afresh, as it may be another one again, or unless
-    `seek` taken to be the first.
+    Where they have met, the other is sought afresh, as it may be another one again, or unless
+    `seek` taken to be the same. The other is the second, next to ŵ = 0 the informed first.
     """
     fresh = finetuning_starts(task, None)
-    met = jnp.sum(jnp.abs(found.order[0] - found.order[1])[:2]) <= APART
-    met &= found.order[0, 0] > LEAST_GUESS
-    second = jnp.array([False, True])
-    starts = choose((found.order[:, 0] > LEAST_GUESS) & ~(met & second), found, fresh)
-    first = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), starts)
-    return choose(met & jnp.logical_not(seek) & second, first, starts)
+    known, collapsed = found.order[:, 2] > 0, found.order[0, 0] <= LEAST_GUESS
+    met = jnp.all(known) & (jnp.sum(jnp.abs(found.order[0] - found.order[1])[:2]) <= APART)
+    starts = choose(known, beside_zero(found), fresh)
+    same = jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), starts)
+    other = met & (jnp.array([True, False]) == collapsed)
+    return choose(other, choose(jnp.asarray(seek), fresh, same), starts)
+
+
+def beside_zero(found: Start) -> Start:
+    """`found`, moved a little away from ŵ = 0 where it is there.
+
+    The map hardly moves next to ŵ = 0, even that of another task or replicate which leads away.
+    """
+    _, _, v = jnp.moveaxis(found.order, -1, 0)
+    beside = jnp.stack([jnp.full_like(v, x) for x in BESIDE_ZERO] + [v], axis=-1)
+    return choose(found.order[..., 0] > LEAST_GUESS, found, Start(beside, found.matrix))

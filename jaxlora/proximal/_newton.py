@@ -12,6 +12,7 @@ from ._linear import solve
 from ._problems import Problem
 
 CHUNK = 256  # samples solved at a time on a CPU: the fewer, the fewer wait for the slowest
+LEAST_SIZE = 1e-4  # of the minimisers, to which `tol` is relative below 1
 
 
 class State(NamedTuple):
@@ -44,7 +45,8 @@ class Newton(eqx.Module):
     A sample's step is kept where it lowers the objective; where it does not, or the shifted
     Hessian is not positive definite, the sample stays and its shift grows. The objective's
     quadratic part has unit curvature, which is the scale of the shifts. Stops when every sample's
-    gradient is below `tol` in sup-norm, or after `maxiter` steps.
+    gradient is below `tol` in sup-norm, or after `maxiter` steps. Where all minimisers are small,
+    as next to ŵ = 0, so are the gradients that are left.
     """
 
     problem: Problem
@@ -64,7 +66,8 @@ class Newton(eqx.Module):
 
     def _run(self, init: jax.Array, scale: jax.Array, centre: jax.Array, data: Any) -> OptStep:
         def is_busy(iterate, count):
-            return jnp.any(_error(iterate) > self.tol) & (count < self.maxiter)
+            size = jnp.clip(jnp.max(jnp.abs(iterate.x)), LEAST_SIZE, 1.0)
+            return jnp.any(_error(iterate) > self.tol * size) & (count < self.maxiter)
 
         def body(carry):
             iterate, _, count = carry
