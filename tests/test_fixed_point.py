@@ -111,6 +111,22 @@ def test_newton_needs_few_evaluations_where_the_map_is_slow():
     assert damped.iterations > 1000
 
 
+def vanishing(x):
+    """To (0, 0, 2) at rates of 0.9 and 0.4, all but linear there."""
+    m, s, _ = x
+    return jnp.stack([0.9 * m / (1 + m**2), 0.4 * s + 0.1 * m, 2 - (m**2 + s**2) / 4])
+
+
+def test_newton_needs_few_evaluations_on_the_way_to_zero():
+    newton = solve(vanishing, [1.0, 0.5, 1.0], max_iterations=5000)
+    damped = solve(vanishing, [1.0, 0.5, 1.0], method="damped", max_iterations=5000)
+    for solved in (newton, damped):
+        assert solved.residual <= 1e-10
+        np.testing.assert_allclose(solved.value, [0, 0, 2], atol=2e-12)
+    assert newton.iterations <= 15
+    assert damped.iterations > 150
+
+
 @BOTH_METHODS
 def test_nothing_is_evaluated_after_the_start_has_converged(method):
     exact = np.linalg.solve(np.eye(3) - MATRIX, SHIFT)
