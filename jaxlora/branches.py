@@ -100,8 +100,8 @@ class _Search(eqx.Module):
 
     `origin` is where all starts were used on every sample. That is NaN as long as neither a pilot
     nor a change of minima has shown that any compete. Once one has, all starts are used to the end:
-    rounds that used them in turn would jump to and fro. `cleared` is where a pilot showed none,
-    which were not even about to compete.
+    rounds that used them in turn would jump to and fro. `cleared` is where the last pilot was: as
+    long as none compete, it has shown that none nearby are about to.
     """
 
     found: LocalMinima
@@ -109,7 +109,10 @@ class _Search(eqx.Module):
     cleared: jax.Array
 
     def renewed(self, function: BranchedMap, x: jax.Array) -> "_Search":
-        """The minima at x: from those known where x is near the origin, else from scratch."""
+        """The minima at x: from those known where x is near the origin, else from scratch.
+
+        Without a pilot where x is near the last one.
+        """
         nearby, cleared = (
             jnp.all(jnp.abs(x - point) <= NEARBY * jnp.abs(point))
             for point in (self.origin, self.cleared)

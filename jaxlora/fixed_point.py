@@ -78,7 +78,8 @@ def solve_fixed_point(
     of a solution nearby, NaN for none.
 
     The paper's method is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from
-    afar, and near a solution takes the step (I − F')⁻¹ (F(x) − x) where that halves the residual.
+    afar. Near a solution, or once damped steps go on alike, it takes the step (I − F')⁻¹ (F(x) − x)
+    where that halves F(x) − x.
     I − F' costs several evaluations: it is kept as long as it serves, with Broyden's updates. These
     learn what `function` leaves out of F' too, which is kept when I − F' is renewed.
     Like the damped iteration it leaves unstable solutions alone, where F' has an eigenvalue of real
