@@ -591,7 +591,7 @@ def test_response_is_what_the_map_answers_to_its_centre(stage):
     np.testing.assert_allclose(norm, [np.sum(expected**2)], rtol=1e-7)
 
 
-@pytest.mark.parametrize("size", [1, 3, 6])
+@pytest.mark.parametrize("size", [1, 3])
 def test_derivatives_of_the_response_are_those_of_its_matrices(size):
     rng = np.random.default_rng(size)
     L, dL, ddL = (a + a.T for a in 0.1 * rng.standard_normal((3, size, size)))
@@ -607,7 +607,8 @@ def test_derivatives_of_the_response_are_those_of_its_matrices(size):
         return jnp.concatenate(response_sums(matrix[..., None], scale))
 
     for derive in (lambda f: f, jax.jacfwd, jax.jacrev, lambda f: jax.jacfwd(jax.jacrev(f))):
-        np.testing.assert_allclose(derive(ours)(0.0), derive(along)(0.0), rtol=1e-10)
+        found, expected = (jax.jit(derive(function))(0.0) for function in (ours, along))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
 SIZES = pytest.mark.parametrize("size", [1, 2, 6, 15])
