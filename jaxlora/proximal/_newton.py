@@ -11,7 +11,7 @@ from ..symmetric import identity_like
 from ._linear import solve
 from ._problems import Problem
 
-CHUNK = 256  # samples solved at a time on a CPU: the fewer, the fewer wait for the slowest
+CHUNK = 128  # samples solved at a time on a CPU: the fewer, the fewer wait for the slowest
 LEAST_SIZE = 1e-4  # of the minimisers, to which `tol` is relative below 1
 
 
