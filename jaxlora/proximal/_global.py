@@ -93,8 +93,8 @@ def lowest_minimum(problem, minima: LocalMinima, scale, centre, data) -> Minimum
     def lowest():
         best, competing = _compare(problem, minima.x, *frozen)
         x = jnp.take_along_axis(minima.x, best[None, None], axis=0)[0]
-        shares = (jnp.mean(flags, dtype=zero.dtype) for flags in (competing, best != 0))
-        return Minimum(x, *shares, zero)
+        competing, switched = (jnp.mean(x, dtype=zero.dtype) for x in (competing, best != 0))
+        return Minimum(x, competing, switched, zero)
 
     # Where the pilot had no others, the first is the lowest.
     only = Minimum(minima.x[0], zero, zero, zero)
