@@ -127,13 +127,11 @@ def solve_fixed_point(
         aux_new = prepare(x_new, aux)
         change_new = function(x_new, aux_new) - x_new
         residual_new = relative_size(change_new, x_new, floor)
-        accept = residual_new < (2.0 if fast else jnp.inf) * residual
+        accept = (residual_new < (2.0 if fast else jnp.inf) * residual) | ((count == 0) & ~known)
         if fast:
             # In units of the larger x: on the way to 0 the residual hardly falls.
             left = relative_size(change_new, jnp.maximum(jnp.abs(x), jnp.abs(x_new)), floor)
             accept = jnp.where(newton, left < 0.5 * residual, accept)
-        accept |= (count == 0) & ~known
-        if fast:
             scale = floor + jnp.abs(x)
             learnt = _broyden(matrix, taken, change - change_new, scale)
             usable = newton & jnp.isfinite(residual_new)

@@ -93,8 +93,8 @@ def lowest_minimum(problem, minima: LocalMinima, scale, centre, data) -> Minimum
     def lowest():
         best, competing = _compare(problem, minima.x, *frozen)
         x = jnp.take_along_axis(minima.x, best[None, None], axis=0)[0]
-        competing, switched = (jnp.mean(x, dtype=zero.dtype) for x in (competing, best != 0))
-        return Minimum(x, competing, switched, zero)
+        competing_share = jnp.mean(competing, dtype=zero.dtype)
+        return Minimum(x, competing_share, jnp.mean(best != 0, dtype=zero.dtype), zero)
 
     # Where the pilot had no others, the first is the lowest.
     only = Minimum(minima.x[0], zero, zero, zero)
