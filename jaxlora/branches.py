@@ -163,8 +163,7 @@ def solve_on_branches(
         begin = jnp.where(feasible(held.value + step), held.value + step, held.value)
         # All there is to a plain step, and to the first round, is the search.
         followed = ~plain & (rounds > 0)
-        # Far from the solution branches go stale, soon where minima compete, so the first rounds are
-        # short.
+        # Far from the solution branches go stale, soon where minima compete: so short rounds first.
         shortest = jnp.where(search.found.everywhere, 4, 8)
         longest = jnp.where(followed, shortest * 2 ** jnp.minimum(rounds, PATIENT_ROUNDS), 0)
         solved = solve_fixed_point(

@@ -6,7 +6,6 @@ replicates in threads. Reverse mode computes everything in one pass, and keeps n
 forward pass. Inside jit and vmap, and for derivatives of derivatives, JAX's own rules apply.
 """
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -18,7 +17,6 @@ from jax.interpreters import ad, batching, mlir
 
 from .programs import (
     Program,
-    compiler_options,
     frozen,
     group_rows,
     in_threads,
@@ -114,9 +112,10 @@ class Derivative:
             for i, x in enumerate(groups)
         ]
 
-    def _run(self, function, of_group, chosen: Chosen, levels: int) -> list[tuple[Any, ...]]:
+    def _run(
+        self, function: Program, of_group, chosen: Chosen, levels: int
+    ) -> list[tuple[Any, ...]]:
         """What `function` returns for every group, by result."""
-        compiled = _compiled(function)
 
         def arguments(rows: slice):
             moving, fixed = (
@@ -127,8 +126,8 @@ class Derivative:
 
         groups = group_rows(len(self.outputs[0]))
         # Not in every thread; but in one, as what is compiled while JAX traces is not kept.
-        in_threads(lambda rows: compiled.lower(*arguments(rows)).compile(), groups[:1])
-        found = in_threads(lambda rows: jax.block_until_ready(compiled(*arguments(rows))), groups)
+        in_threads(lambda rows: function.begin(*arguments(rows))[1](), groups[:1])
+        found = in_threads(lambda rows: jax.block_until_ready(function(*arguments(rows))), groups)
         return list(zip(*found, strict=True))
 
 
@@ -136,6 +135,7 @@ def _rows(x, rows: slice, levels: int):
     return x[(slice(None),) * levels + (rows,)]
 
 
+@Program
 def push_through(
     program: Program, moving, fixed, tangents: Leaves, options, chosen: Chosen, levels: int
 ) -> Leaves:
@@ -146,6 +146,7 @@ def push_through(
     )
 
 
+@Program
 def pull_through(
     program: Program, moving, fixed, cotangents: Leaves, options, chosen: Chosen, levels: int
 ) -> Leaves:
@@ -171,12 +172,6 @@ def _batched(function, levels: int):
     for _ in range(levels):
         function = jax.vmap(function)
     return function
-
-
-@functools.cache
-def _compiled(function):
-    static = ("program", "options", "chosen", "levels")
-    return jax.jit(function, static_argnames=static, **compiler_options())
 
 
 def _linear_primitive(name: str, run, through) -> Primitive:
@@ -224,5 +219,5 @@ def _linear_primitive(name: str, run, through) -> Primitive:
     return primitive
 
 
-_push = _linear_primitive("push", Derivative.push, push_through)
-_pull = _linear_primitive("pull", Derivative.pull, pull_through)
+_push = _linear_primitive("push", Derivative.push, push_through.function)
+_pull = _linear_primitive("pull", Derivative.pull, pull_through.function)

@@ -2,19 +2,25 @@
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-STATIC = ("options", "layout")  # arguments that are not arrays
+from . import kept
+
+STATIC = ("program", "options", "layout", "chosen", "levels")  # arguments that are not arrays
 GROUPS = 2  # of replicates; fixed, so that results do not depend on the machine
 # XLA's library of parallel loops is slower than plain ones on arrays as small as these.
 COMPILER_OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
+
+
+_programs: "weakref.WeakSet[Program]" = weakref.WeakSet()
 
 
 def is_traced(tree: Any) -> bool:
@@ -33,15 +39,48 @@ class Program:
     def __init__(self, function: Callable):
         functools.update_wrapper(self, function)
         self.function = function
+        self._ready: dict[Any, _Ready] = {}
+        _programs.add(self)
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function returns."""
-        nested = is_traced(arguments) or inside_jit()
-        return (self._nested if nested else self._jitted)(*arguments)
+        if is_traced(arguments) or inside_jit():
+            return self._nested(*arguments)
+        if jax.device_count() > 1:
+            return self._jitted(*arguments)  # goes by where the arguments are
+        _, finish = self.begin(*arguments)
+        return finish()(*jax.tree.leaves(self._parts(arguments)[1]))
 
-    def lower(self, *arguments: Any) -> Any:
-        """What `compile` of the result compiles for arguments of these shapes, as a call would."""
-        return self._jitted.lower(*arguments)
+    def __reduce__(self) -> str:
+        return self.__qualname__  # type: ignore[attr-defined]
+
+    def begin(self, *arguments: Any) -> tuple[Any, Callable[[], Any]]:
+        """The shapes of the results for arguments of these shapes, and what ends the compilation.
+
+        A program that another process has kept is not traced.
+        """
+        if jax.device_count() > 1:
+            lowered = self._jitted.lower(*arguments)
+            return lowered.out_info, lowered.compile
+        static, moving = self._parts(arguments)
+        leaves, structure = jax.tree.flatten(moving)
+        shapes = tuple((np.shape(x), str(jax.dtypes.result_type(x))) for x in leaves)
+        key = (tuple(static.items()), structure, shapes, tuple(jax.config.values.items()))
+        if (ready := self._ready.get(key)) is not None:
+            return ready.shapes, lambda: ready
+        function = _Flat(self.function, structure, static)
+        file = kept.file_of(self.function, (static, structure.unflatten(shapes)))
+        lowered, results = kept.lower(function, leaves, file, platform(), compiler_options())
+
+        def finish() -> _Ready:
+            self._ready[key] = ready = _Ready(lowered.compile(), results)
+            return ready
+
+        return _Ready(lowered, results).shapes, finish
+
+    def forget(self) -> None:
+        """Drop what is compiled, as `jax.clear_caches` does for what JAX has."""
+        self._ready.clear()
 
     def in_groups(self, replicated: Any, *shared: Any, in_turn: bool = False) -> Any:
         """The function of `replicated`, whose leaves have a leading axis of replicates, by groups.
@@ -55,7 +94,7 @@ class Program:
             found = jax.lax.map(lambda group: self._nested(group, *shared), stacked)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
         # Not in every thread; but in one, as what is compiled while JAX traces is not kept.
-        in_threads(lambda group: self.lower(group, *shared).compile(), groups[:1])
+        in_threads(lambda group: self.begin(group, *shared)[1](), groups[:1])
         found = in_threads(
             lambda group: jax.block_until_ready(self(group, *shared)), groups, in_turn=in_turn
         )
@@ -70,17 +109,57 @@ class Program:
         # Inside another program that one's options hold, and JAX takes no others.
         return self._jit()
 
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return list(inspect.signature(self.function).parameters)
+
+    def _parts(self, arguments: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The static arguments and the others, by name."""
+        named = dict(zip(self._names, arguments, strict=True))
+        static = {name: named.pop(name) for name in self._names if name in STATIC}
+        return static, named
+
     def _jit(self, **settings):
-        named = inspect.signature(self.function).parameters
-        static = [name for name in named if name in STATIC]
+        static = [name for name in self._names if name in STATIC]
         return jax.jit(self.function, static_argnames=static, **settings)
 
 
-class Compiling:
-    """Compiles programs in the background, while others are traced; done at the end of the block.
+class _Flat:
+    """A function from the leaves of its arguments to those of its `results`, once it is traced."""
 
-    JAX keeps what it compiles for the calls.
-    """
+    def __init__(self, function: Callable, structure: Any, static: dict[str, Any]):
+        self.function, self.structure, self.static = function, structure, static
+        self.__name__ = function.__name__
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        results = self.function(**self.structure.unflatten(leaves), **self.static)
+        self.results = jax.tree.structure(results)
+        return jax.tree.leaves(results)
+
+
+class _Ready(NamedTuple):
+    """A flat function, compiled or lowered, and the structure of its results."""
+
+    program: Any
+    structure: Any
+
+    def __call__(self, *leaves: Any) -> Any:
+        return self.structure.unflatten(self.program(*leaves))
+
+    @property
+    def shapes(self) -> Any:
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self.program.out_info]
+        return self.structure.unflatten(shapes)
+
+
+def forget_programs() -> None:
+    """Drop all that programs have compiled."""
+    for program in list(_programs):
+        program.forget()
+
+
+class Compiling:
+    """Compiles programs in the background, while others are traced, until the end of the block."""
 
     def __enter__(self) -> "Compiling":
         self.pool = ThreadPoolExecutor(1)  # two at a time take half as much memory again
@@ -89,9 +168,9 @@ class Compiling:
 
     def __call__(self, program: Program, *arguments: Any) -> Any:
         """Compile for arguments of these shapes; returns the shapes of the results."""
-        lowered = program.lower(*arguments)
-        self.jobs.append(self.pool.submit(lowered.compile))
-        return lowered.out_info
+        shapes, finish = program.begin(*arguments)
+        self.jobs.append(self.pool.submit(finish))
+        return shapes
 
     def __exit__(self, *_) -> None:
         self.pool.shutdown()

@@ -14,6 +14,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax  # reads them when it is imported
 
+from jaxlora.programs import forget_programs as forget_compiled
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -23,6 +25,7 @@ def forget_programs():
     """Compiled programs take memory maps, of which a process may have only so many."""
     yield
     jax.clear_caches()
+    forget_compiled()
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def configure(parsed: argparse.Namespace) -> None:
     if parsed.cache and not jax.config.values["jax_compilation_cache_dir"]:
         root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(root) / "jaxlora"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def add_flags(parser: argparse.ArgumentParser, *, theory: bool = True) -> None:

@@ -1,0 +1,115 @@
+"""Traced programs in the folder of JAX's compilation cache, kept for later processes.
+
+JAX's cache spares compiling, but a program must be traced and lowered to be looked up in it, which
+takes most of a short process. What is kept here is found by what it would be traced from: the
+shapes and static parts of the arguments, the sources of this package, versions and settings.
+Programs that run code of others, such as a user's activation, are not kept.
+"""
+
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import io
+import os
+import pathlib
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import export
+
+from .checkpoints import CheckpointError, write_whole
+
+KNOWN = ("jaxlora", "jax", "jaxlib", "equinox", "numpy", "builtins")  # by sources or versions
+FOLDER = "jax_compilation_cache_dir"
+
+
+class _Pickler(pickle.Pickler):
+    """Refuses functions and classes whose code the file's name does not stand for."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if hasattr(obj, "__qualname__") and not _is_known(obj):
+            raise pickle.PicklingError(f"{obj!r} is code of others")
+        return NotImplemented
+
+
+def file_of(function: Callable, described: Any) -> pathlib.Path | None:
+    """Where the program of `function` is kept for arguments so `described`; None if it is not."""
+    settings = jax.config.values
+    folder = settings.pop(FOLDER)
+    if not folder or "://" in folder or not _is_known(function):
+        return None
+    stream = io.BytesIO()
+    pickler = _Pickler(stream)
+    pickler.fast = True  # equal parts are written alike, whether or not they are one object
+    try:
+        pickler.dump((function.__module__, function.__qualname__, described))
+    except (pickle.PicklingError, AttributeError, TypeError):  # of functions without a name, too
+        return None
+    surroundings = (settings, os.environ.get("XLA_FLAGS"), jax.default_backend())
+    digest = hashlib.sha256(stream.getvalue() + repr(surroundings).encode() + _sources())
+    return pathlib.Path(folder) / "programs" / f"{function.__name__}-{digest.hexdigest()}"
+
+
+def lower(
+    function: Any,
+    leaves: list[Any],
+    file: pathlib.Path | None,
+    platform: str,
+    settings: dict[str, Any],
+) -> tuple[jax.stages.Lowered, Any]:
+    """A function of `leaves`, lowered with the `settings` of jit, and its results' structure.
+
+    From `file` if it is kept there. The function has that structure as `results` once it is traced;
+    it is then kept, unless it calls back into this process.
+    """
+    kept = None if file is None else _load(file) or _trace(function, leaves, platform, file)
+    if kept is None:
+        return jax.jit(function, **settings).lower(*leaves), function.results
+    program, structure = kept
+    return jax.jit(program.call, **settings).lower(*leaves), structure
+
+
+def _load(file: pathlib.Path) -> tuple[export.Exported, Any] | None:
+    """The program in `file` and its results' structure, if a sound one is there."""
+    try:
+        program, skeleton = pickle.loads(file.read_bytes())
+        return export.deserialize(program), jax.tree.structure(skeleton)
+    except Exception:  # whatever is wrong with it, the program is traced and kept anew
+        return None
+
+
+def _trace(
+    function: Any, leaves: list[Any], platform: str, file: pathlib.Path
+) -> tuple[export.Exported, Any] | None:
+    """The same as it is traced, and keeps it in `file`; None where it calls back."""
+    # JAX has other names for other platforms here.
+    platforms = [platform] if platform == "cpu" else None
+    try:
+        program = export.export(jax.jit(function), platforms=platforms)(*leaves)
+        written = bytes(program.serialize())
+    except (NotImplementedError, ValueError):
+        return None
+    structure = function.results
+    skeleton = structure.unflatten(range(structure.num_leaves))
+    with contextlib.suppress(CheckpointError):  # the next process traces it as well
+        write_whole(file, pickle.dumps((written, skeleton)))
+    return program, structure
+
+
+def _is_known(code: Any) -> bool:
+    return (code.__module__ or "").split(".")[0] in KNOWN
+
+
+@functools.cache
+def _sources() -> bytes:
+    """The code that programs are traced from."""
+    root = pathlib.Path(__file__).parent
+    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "equinox", "numpy")]
+    digest = hashlib.sha256(repr((sys.version, versions)).encode())
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.digest()
