@@ -7,7 +7,6 @@ Programs that run code of others, such as a user's activation, are not kept.
 """
 
 import contextlib
-import functools
 import hashlib
 import importlib.metadata
 import io
@@ -23,15 +22,30 @@ from jax import export
 
 from .checkpoints import CheckpointError, write_whole
 
-KNOWN = ("jaxlora", "jax", "jaxlib", "equinox", "numpy", "builtins")  # by sources or versions
+VERSIONED = ("jax", "jaxlib", "jaxopt", "equinox", "numpy")  # what programs are traced with
+KNOWN = ("jaxlora", "builtins", *VERSIONED)
 FOLDER = "jax_compilation_cache_dir"
+
+
+def _digest_of_sources() -> bytes:
+    root = pathlib.Path(__file__).parent
+    versions = [importlib.metadata.version(name) for name in VERSIONED]
+    digest = hashlib.sha256(repr((sys.version, versions)).encode())
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.digest()
+
+
+SOURCES = _digest_of_sources()  # now: a file may change while this process runs
 
 
 class _Pickler(pickle.Pickler):
     """Refuses functions and classes whose code the file's name does not stand for."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if hasattr(obj, "__qualname__") and not _is_known(obj):
+        # A class of others may have its instances pickled by a name alone.
+        code = obj if hasattr(obj, "__qualname__") else type(obj)
+        if not _is_known(code):
             raise pickle.PicklingError(f"{obj!r} is code of others")
         return NotImplemented
 
@@ -40,17 +54,18 @@ def file_of(function: Callable, described: Any) -> pathlib.Path | None:
     """Where the program of `function` is kept for arguments so `described`; None if it is not."""
     settings = jax.config.values
     folder = settings.pop(FOLDER)
-    if not folder or "://" in folder or not _is_known(function):
+    enabled = settings["jax_enable_compilation_cache"]
+    if not enabled or not folder or "://" in folder or not _is_known(function):
         return None
     stream = io.BytesIO()
     pickler = _Pickler(stream)
     pickler.fast = True  # equal parts are written alike, whether or not they are one object
     try:
         pickler.dump((function.__module__, function.__qualname__, described))
-    except (pickle.PicklingError, AttributeError, TypeError):  # of functions without a name, too
+    except Exception:  # whatever keeps code of others from being written down
         return None
-    surroundings = (settings, os.environ.get("XLA_FLAGS"), jax.default_backend())
-    digest = hashlib.sha256(stream.getvalue() + repr(surroundings).encode() + _sources())
+    surroundings = repr((settings, os.environ.get("XLA_FLAGS"))).encode()
+    digest = hashlib.sha256(stream.getvalue() + surroundings + SOURCES)
     return pathlib.Path(folder) / "programs" / f"{function.__name__}-{digest.hexdigest()}"
 
 
@@ -58,7 +73,6 @@ def lower(
     function: Any,
     leaves: list[Any],
     file: pathlib.Path | None,
-    platform: str,
     settings: dict[str, Any],
 ) -> tuple[jax.stages.Lowered, Any]:
     """A function of `leaves`, lowered with the `settings` of jit, and its results' structure.
@@ -66,7 +80,7 @@ def lower(
     From `file` if it is kept there. The function has that structure as `results` once it is traced;
     it is then kept, unless it calls back into this process.
     """
-    kept = None if file is None else _load(file) or _trace(function, leaves, platform, file)
+    kept = None if file is None else _load(file) or _trace(function, leaves, file)
     if kept is None:
         return jax.jit(function, **settings).lower(*leaves), function.results
     program, structure = kept
@@ -83,13 +97,11 @@ def _load(file: pathlib.Path) -> tuple[export.Exported, Any] | None:
 
 
 def _trace(
-    function: Any, leaves: list[Any], platform: str, file: pathlib.Path
+    function: Any, leaves: list[Any], file: pathlib.Path
 ) -> tuple[export.Exported, Any] | None:
     """The same as it is traced, and keeps it in `file`; None where it calls back."""
-    # JAX has other names for other platforms here.
-    platforms = [platform] if platform == "cpu" else None
     try:
-        program = export.export(jax.jit(function), platforms=platforms)(*leaves)
+        program = export.export(jax.jit(function))(*leaves)
         written = bytes(program.serialize())
     except (NotImplementedError, ValueError):
         return None
@@ -102,14 +114,3 @@ def _trace(
 
 def _is_known(code: Any) -> bool:
     return (code.__module__ or "").split(".")[0] in KNOWN
-
-
-@functools.cache
-def _sources() -> bytes:
-    """The code that programs are traced from."""
-    root = pathlib.Path(__file__).parent
-    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib", "equinox", "numpy")]
-    digest = hashlib.sha256(repr((sys.version, versions)).encode())
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.digest()

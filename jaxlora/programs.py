@@ -15,6 +15,7 @@ from jax.core import Tracer
 from . import kept
 
 STATIC = ("program", "options", "layout", "chosen", "levels")  # arguments that are not arrays
+MOST = 64  # shapes for which a program stays compiled
 GROUPS = 2  # of replicates; fixed, so that results do not depend on the machine
 # XLA's library of parallel loops is slower than plain ones on arrays as small as these.
 COMPILER_OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
@@ -46,8 +47,8 @@ class Program:
         """What the function returns."""
         if is_traced(arguments) or inside_jit():
             return self._nested(*arguments)
-        if jax.device_count() > 1:
-            return self._jitted(*arguments)  # goes by where the arguments are
+        if not _is_plain():
+            return self._jitted(*arguments)
         _, finish = self.begin(*arguments)
         return finish()(*jax.tree.leaves(self._parts(arguments)[1]))
 
@@ -59,21 +60,24 @@ class Program:
 
         A program that another process has kept is not traced.
         """
-        if jax.device_count() > 1:
+        if not _is_plain():
             lowered = self._jitted.lower(*arguments)
             return lowered.out_info, lowered.compile
         static, moving = self._parts(arguments)
         leaves, structure = jax.tree.flatten(moving)
-        shapes = tuple((np.shape(x), str(jax.dtypes.result_type(x))) for x in leaves)
+        shapes = tuple(_shape(x) for x in leaves)
         key = (tuple(static.items()), structure, shapes, tuple(jax.config.values.items()))
         if (ready := self._ready.get(key)) is not None:
             return ready.shapes, lambda: ready
         function = _Flat(self.function, structure, static)
         file = kept.file_of(self.function, (static, structure.unflatten(shapes)))
-        lowered, results = kept.lower(function, leaves, file, platform(), compiler_options())
+        lowered, results = kept.lower(function, leaves, file, compiler_options())
 
         def finish() -> _Ready:
-            self._ready[key] = ready = _Ready(lowered.compile(), results)
+            ready = _Ready(lowered.compile(), results)
+            while len(self._ready) >= MOST:
+                self._ready.pop(next(iter(self._ready)), None)
+            self._ready[key] = ready
             return ready
 
         return _Ready(lowered, results).shapes, finish
@@ -122,6 +126,22 @@ class Program:
     def _jit(self, **settings):
         static = [name for name in self._names if name in STATIC]
         return jax.jit(self.function, static_argnames=static, **settings)
+
+
+def _is_plain() -> bool:
+    """Whether programs need no more of JAX than one CPU.
+
+    Elsewhere jit minds on which device arguments are; and its debugging modes are its own.
+    """
+    modes = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")
+    if any(map(jax.config.values.get, modes)):
+        return False
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def _shape(x: Any) -> tuple[tuple[int, ...], str, bool]:
+    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    return kind.shape, str(kind.dtype), kind.weak_type
 
 
 class _Flat:

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import pytest
 from points import given
 
-import jaxlora
-from jaxlora import kept
+from jaxlora import Activation, kept
 from jaxlora.options import Options
 from jaxlora.programs import Program, forget_programs
 
@@ -13,6 +12,19 @@ X = jnp.arange(3.0)
 
 def cube(a):
     return a**3
+
+
+class Cube(Activation):
+    """One that is pickled by its name alone."""
+
+    def __init__(self):
+        self.function, self.name, self.min_tokens, self.equivariant = cube, "cube", 1, True
+
+    def __reduce__(self):
+        return "CUBE"
+
+
+CUBE = Cube()
 
 
 @pytest.fixture
@@ -63,7 +75,7 @@ def test_programs_are_told_apart_by_shapes_static_arguments_and_sources(
     triple(X.astype(jnp.float32), "fast")
     triple(X, "slow")
     assert len(traces) == len(names(folder)) == 4
-    monkeypatch.setattr(kept, "_sources", lambda: b"changed")
+    monkeypatch.setattr(kept, "SOURCES", b"changed")
     forget_programs()
     triple(X, "fast")
     assert len(traces) == len(names(folder)) == 5
@@ -87,17 +99,24 @@ def test_without_room_programs_run_all_the_same(folder, triple):
     assert jnp.array_equal(triple(X, "fast")["value"], 3 * X)
 
 
-def test_nothing_is_kept_without_a_cache(folder, triple, traces):
-    jax.config.update(kept.FOLDER, None)
-    for _ in range(2):
-        forget_programs()
-        triple(X, "fast")
+@pytest.mark.parametrize(
+    ("setting", "value"), [(kept.FOLDER, None), ("jax_enable_compilation_cache", False)]
+)
+def test_nothing_is_kept_without_a_cache(folder, triple, traces, setting, value):
+    before = jax.config.values[setting]
+    jax.config.update(setting, value)
+    try:
+        for _ in range(2):
+            forget_programs()
+            triple(X, "fast")
+    finally:
+        jax.config.update(setting, before)
     assert len(traces) == 2
     assert not folder.exists()
 
 
 def test_code_of_others_is_not_kept(folder):
-    for activation in (cube, lambda a: a**3, jaxlora.Activation(cube), "softmax"):
+    for activation in (cube, lambda a: a**3, Activation(cube), CUBE, "softmax"):
         described = {"task": given(activation=activation), "options": Options()}
         own = activation == "softmax"
         assert (kept.file_of(kept.file_of, described) is not None) == own

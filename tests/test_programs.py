@@ -66,6 +66,30 @@ def test_options_are_static():
     assert program(jnp.asarray(1.0), "keep") == 1
 
 
+def test_weak_types_are_told_apart():
+    program = Program(lambda x, y: x * y)
+    x = jnp.ones(2, jnp.float32)
+    assert program(x, 2.0).dtype == jnp.float32
+    assert program(x, jnp.asarray(2.0, jnp.float64)).dtype == jnp.float64
+
+
+def test_debugging_modes_are_jax_s_own():
+    program = Program(lambda x: jnp.log(x))
+    with jax.disable_jit():
+        assert float(program(jnp.asarray(1.0))) == 0.0
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        program(jnp.asarray(-1.0))
+
+
+def test_programs_forget_what_they_compiled_first(monkeypatch):
+    monkeypatch.setattr(programs, "MOST", 2)
+    traces = []
+    program = Program(lambda x: traces.append(x.shape) or x)
+    for size in (1, 2, 3, 3, 2, 1):
+        program(jnp.ones(size))
+    assert traces == [(1,), (2,), (3,), (1,)]
+
+
 def test_threads_keep_the_precision_of_a_context():
     program = Program(running_sums)
     jax.config.update("jax_enable_x64", False)
