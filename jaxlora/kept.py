@@ -14,7 +14,7 @@ import os
 import pathlib
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -25,6 +25,8 @@ from .checkpoints import CheckpointError, write_whole
 VERSIONED = ("jax", "jaxlib", "jaxopt", "equinox", "numpy")  # what programs are traced with
 KNOWN = ("jaxlora", "builtins", *VERSIONED)
 FOLDER = "jax_compilation_cache_dir"
+# What no program is traced from, and is not always imported.
+ASIDE = ("cli", "figures", "plotting", "simulation", "sweeps", "terminal")
 
 
 def _digest_of_sources() -> bytes:
@@ -37,6 +39,30 @@ def _digest_of_sources() -> bytes:
 
 
 SOURCES = _digest_of_sources()  # now: a file may change while this process runs
+
+
+def _definitions() -> list[tuple[str, ...]]:
+    """Constants and functions as they are now, which a user may have replaced."""
+    named = ((name.split("."), module) for name, module in sorted(sys.modules.items()))
+    return [
+        found
+        for (package, *path), module in named
+        if package == "jaxlora" and path and path[0] not in ASIDE
+        for found in _defined(module, module.__name__)
+    ]
+
+
+def _defined(namespace: Any, module: str) -> Iterator[tuple[str, ...]]:
+    for name, value in sorted(vars(namespace).items()):
+        if name.startswith("__"):
+            continue
+        if isinstance(value, bool | int | float | str | tuple):
+            yield name, repr(value)
+        elif hasattr(value, "__qualname__"):
+            home = getattr(value, "__module__", None)
+            yield name, str(home), value.__qualname__
+            if isinstance(value, type) and home == module:
+                yield from _defined(value, module)
 
 
 class _Pickler(pickle.Pickler):
@@ -64,7 +90,7 @@ def file_of(function: Callable, described: Any) -> pathlib.Path | None:
         pickler.dump((function.__module__, function.__qualname__, described))
     except Exception:  # whatever keeps code of others from being written down
         return None
-    surroundings = repr((settings, os.environ.get("XLA_FLAGS"))).encode()
+    surroundings = repr((settings, os.environ.get("XLA_FLAGS"), _definitions())).encode()
     digest = hashlib.sha256(stream.getvalue() + surroundings + SOURCES)
     return pathlib.Path(folder) / "programs" / f"{function.__name__}-{digest.hexdigest()}"
 
