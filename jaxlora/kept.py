@@ -41,15 +41,14 @@ def _digest_of_sources() -> bytes:
 SOURCES = _digest_of_sources()  # now: a file may change while this process runs
 
 
-def _definitions() -> list[tuple[str, ...]]:
-    """Constants and functions as they are now, which a user may have replaced."""
-    named = ((name.split("."), module) for name, module in sorted(sys.modules.items()))
-    return [
-        found
-        for (package, *path), module in named
-        if package == "jaxlora" and path and path[0] not in ASIDE
-        for found in _defined(module, module.__name__)
-    ]
+def _definitions(home: str) -> list[tuple[str, ...]]:
+    """Constants and functions of the modules that a program of `home` is traced from.
+
+    As they are now: a user may have replaced them.
+    """
+    names = (name for name in sorted(sys.modules) if name.startswith("jaxlora."))
+    used = (name for name in names if name == home or name.split(".")[1] not in ASIDE)
+    return [found for name in used for found in _defined(sys.modules[name], name)]
 
 
 def _defined(namespace: Any, module: str) -> Iterator[tuple[str, ...]]:
@@ -90,7 +89,8 @@ def file_of(function: Callable, described: Any) -> pathlib.Path | None:
         pickler.dump((function.__module__, function.__qualname__, described))
     except Exception:  # whatever keeps code of others from being written down
         return None
-    surroundings = repr((settings, os.environ.get("XLA_FLAGS"), _definitions())).encode()
+    definitions = _definitions(function.__module__)
+    surroundings = repr((settings, os.environ.get("XLA_FLAGS"), definitions)).encode()
     digest = hashlib.sha256(stream.getvalue() + surroundings + SOURCES)
     return pathlib.Path(folder) / "programs" / f"{function.__name__}-{digest.hexdigest()}"
 

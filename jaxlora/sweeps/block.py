@@ -64,20 +64,20 @@ def _pretrain(tasks: Task, samples: Samples, options: Options, layout: Layout) -
     if samples.pretraining is None:
         return _each(given_pretraining, lines * rows, lambda i: (samples.test, _at(flat, i)))
 
-    def solving(draws, some, row, found):
-        return draws, _at(tasks, (some, row)), found, options, layout
+    def solving(draws, _, place, found):
+        return draws, _at(tasks, place), found, options, layout
 
-    def observing(group, some):
-        draws, test, solutions = group
-        points = PretrainedPoints(draws, test, _at(solutions, (slice(None), some)))
-        return points, _at(flat, some), options, layout
+    def observing(draws, solutions, some):
+        pretraining, test = draws
+        found = PretrainedPoints(pretraining, test, solutions)
+        return found, _at(flat, some), options, layout
 
     fresh = _repeated(pretraining_start(tasks, None), lines)
     calls = Calls(layout, _in_turn(options, layout))
-    solved = calls.along_rows(pretrain_points, samples.pretraining, (lines, rows), fresh, solving)
-    solutions = _flatten(solved, 1)
-    group = (samples.pretraining, samples.test, solutions)
-    observed = calls.at_points(observe_pretrained, group, lines * rows, observing)
+    draws, shape = samples.pretraining, (lines, rows)
+    solutions = calls.along_rows(pretrain_points, draws, None, shape, fresh, solving)
+    solutions, draws = _flatten(solutions, 1), (draws, samples.test)
+    observed = calls.at_points(observe_pretrained, draws, solutions, lines * rows, observing)
     found = observed, solutions.solved.fixed_point, solutions.result
     return _each(summarise_pretraining, lines * rows, lambda i: _at(found, (slice(None), i)))
 
@@ -91,13 +91,12 @@ def _finetune(order, tasks: Task, samples: Samples, options: Options, layout: La
     seek = sought_rows(rows)
 
     def solve(order, tasks, found: Start, afresh=False) -> LabelledSolutions:
-        def solving(training, some, row, found):
-            training = training._replace(order=_at(training.order, (slice(None), some, row)))
-            how = seek[row], np.asarray(afresh), options, layout
-            return training, _at(tasks, (some, row)), found, *how
+        def solving(draws, order, place, found):
+            how = seek[place[1]], np.asarray(afresh), options, layout
+            return TrainingSet(order, *draws), _at(tasks, place), found, *how
 
-        training = TrainingSet(order, samples.finetuning, samples.pool)
-        return calls.along_rows(finetune_points, training, (lanes, rows), found, solving)
+        draws, shape = (samples.finetuning, samples.pool), (lanes, rows)
+        return calls.along_rows(finetune_points, draws, order, shape, found, solving)
 
     fresh = _repeated(finetuning_starts(tasks, None), lanes)
     solved = solve(order, tasks, fresh)
@@ -106,18 +105,18 @@ def _finetune(order, tasks: Task, samples: Samples, options: Options, layout: La
         back = solve(order[:, :, ::-1], _at(tasks, (slice(None), slice(None, None, -1))), starts)
         back = _at(back, (slice(None), slice(None), slice(None, None, -1)))
         solved = least_energy(solve(order, tasks, fresh, afresh=True), (solved, back))
+        del back
     points, flat, solved = lanes * rows, _flatten(tasks, 0), _flatten(solved, 1)
-    lowest = np.asarray(lowest_branch(solved.solutions.energy))
+    lowest = _each(lowest_branch, points, lambda i: (solved.solutions.energy[:, i],))
 
-    def observing(group, some):
-        training, test, solved = group
-        order, solved = _at((training.order, solved), (slice(None), some))
-        found = FinetunedPoints(training._replace(order=order), test, solved)
+    def observing(draws, along, some):
+        (finetuning, pool, test), (order, solved) = draws, along
+        found = FinetunedPoints(TrainingSet(order, finetuning, pool), test, solved)
         return found, _at(flat, some), lowest[some], options, layout
 
-    training = TrainingSet(_flatten(order, 1), samples.finetuning, samples.pool)
-    group = (training, samples.test, solved)
-    observed = calls.at_points(observe_finetuned, group, points, observing)
+    draws = (samples.finetuning, samples.pool, samples.test)
+    along = (_flatten(order, 1), solved)
+    observed = calls.at_points(observe_finetuned, draws, along, points, observing)
     found = observed, solved.solutions.solved.fixed_point, solved.solutions.result
     return _each(
         summarise_finetuning,

@@ -24,58 +24,71 @@ class Calls(NamedTuple):
     def along_rows(
         self,
         program: Program,
-        replicated: Any,
+        draws: Any,
+        along: Any,
         shape: tuple[int, int],
         found: Start,
         arguments: Callable[..., tuple[Any, ...]],
     ) -> Any:
         """Solutions (lanes, rows), each from what `program` has `found` (lanes,) a row before.
 
-        The program takes `arguments(group, lanes, row, found)`, and returns solutions and what to
-        start from next.
+        It takes `arguments(draws, along, place, found)` for the lanes and the row of a place, of
+        what is `along` the points (replicates, lanes, rows), and returns solutions and the next
+        `found`.
         """
         lanes, rows = shape
 
-        def solve(group, some):
+        def call(draws, along, some, row, found):
+            place = (some, row)
+            return arguments(draws, _at(along, (slice(None), *place)), place, found)
+
+        def solve(draws, along, some):
             ahead, solutions = _at(found, some), []
             for row in range(rows):
-                solved, ahead = program(*arguments(group, some, row, ahead))
-                solutions.append(jax.tree.map(np.asarray, solved))
+                solved, ahead = jax.device_get(program(*call(draws, along, some, row, ahead)))
+                solutions.append(solved)
             return jax.tree.map(lambda *x: np.stack(x, axis=2), *solutions)
 
-        def first(group, some):
-            return arguments(group, some, 0, _at(found, some))
+        def first(draws, along, some):
+            return call(draws, along, some, 0, _at(found, some))
 
-        return self._gathered(program, replicated, lanes, solve, first)
+        return self._gathered(program, (draws, along), lanes, solve, first)
 
     def at_points(
         self,
         program: Program,
-        replicated: Any,
+        draws: Any,
+        along: Any,
         points: int,
         arguments: Callable[..., tuple[Any, ...]],
     ) -> Any:
-        """What `program` returns for `arguments(group, some)` of the points."""
+        """What `program` returns for `arguments(draws, along, some)` of some of the points.
 
-        def solve(group, some):
-            return jax.tree.map(np.asarray, program(*arguments(group, some)))
+        `along` is what is there for each point (replicates, points).
+        """
 
-        return self._gathered(program, replicated, points, solve, arguments)
+        def call(draws, along, some):
+            return arguments(draws, _at(along, (slice(None), some)), some)
+
+        def solve(draws, along, some):
+            return jax.device_get(program(*call(draws, along, some)))
+
+        return self._gathered(program, (draws, along), points, solve, call)
 
     def _gathered(self, program, replicated, count, solve, first) -> Any:
         parts = self.layout.parts(count)
 
         def of_group(group):
-            done = [solve(group, some) for some in parts]
+            done = [solve(*group, some) for some in parts]
             return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :count], *done)
 
-        # On the device once, not for every call.
-        groups = [jax.tree.map(jnp.asarray, group) for group in split(replicated)]
+        # Draws are put on the device once, not for every call.
+        groups = [(jax.tree.map(jnp.asarray, draws), along) for draws, along in split(replicated)]
         # Not in every thread.
-        in_threads(lambda group: program.begin(*first(group, parts[0]))[1](), groups[:1])
+        in_threads(lambda group: program.begin(*first(*group, parts[0]))[1](), groups[:1])
         found = in_threads(of_group, groups, in_turn=self.in_turn)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
 
-def _at(tree, some):
-    return jax.tree.map(lambda x: np.asarray(x)[some], tree)
+def _at(tree, place):
+    return jax.tree.map(lambda x: np.asarray(x)[place], tree)

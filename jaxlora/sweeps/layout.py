@@ -26,9 +26,9 @@ class Layout(NamedTuple):
         """Which of `count` points to call a program for at a time.
 
         On one device `batch`, of which the last ones are repeated where they do not divide evenly,
-        so that a program is compiled for one size. On several, all: each goes on by itself.
+        so that a program is compiled for one size; on several all.
         """
-        size = self.batch if self.devices == 1 else count
+        size = min(self.batch, count) if self.devices == 1 else count
         return [
             np.minimum(np.arange(first, first + size), count - 1) for first in range(0, count, size)
         ]
