@@ -49,8 +49,9 @@ class Program:
             return self._nested(*arguments)
         if not _is_plain():
             return self._jitted(*arguments)
-        _, finish = self.begin(*arguments)
-        return finish()(*jax.tree.leaves(self._parts(arguments)[1]))
+        called = self._called(arguments)
+        ready = self._ready.get(called.key) or self._begin(called)[1]()
+        return ready(*called.leaves)
 
     def __reduce__(self) -> str:
         return self.__qualname__  # type: ignore[attr-defined]
@@ -63,21 +64,22 @@ class Program:
         if not _is_plain():
             lowered = self._jitted.lower(*arguments)
             return lowered.out_info, lowered.compile
-        static, moving = self._parts(arguments)
-        leaves, structure = jax.tree.flatten(moving)
-        shapes = tuple(_shape(x) for x in leaves)
-        key = (tuple(static.items()), structure, shapes, tuple(jax.config.values.items()))
-        if (ready := self._ready.get(key)) is not None:
+        called = self._called(arguments)
+        if (ready := self._ready.get(called.key)) is not None:
             return ready.shapes, lambda: ready
-        function = _Flat(self.function, structure, static)
-        file = kept.file_of(self.function, (static, structure.unflatten(shapes)))
-        lowered, results = kept.lower(function, leaves, file, compiler_options())
+        return self._begin(called)
+
+    def _begin(self, called: "_Called") -> tuple[Any, Callable[[], "_Ready"]]:
+        described = called.static, called.structure.unflatten(called.shapes)
+        file = kept.file_of(self.function, described)
+        function = _Flat(self.function, called.structure, called.static)
+        lowered, results = kept.lower(function, called.leaves, file, compiler_options())
 
         def finish() -> _Ready:
             ready = _Ready(lowered.compile(), results)
             while len(self._ready) >= MOST:
                 self._ready.pop(next(iter(self._ready)), None)
-            self._ready[key] = ready
+            self._ready[called.key] = ready
             return ready
 
         return _Ready(lowered, results).shapes, finish
@@ -117,11 +119,10 @@ class Program:
     def _names(self) -> list[str]:
         return list(inspect.signature(self.function).parameters)
 
-    def _parts(self, arguments: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The static arguments and the others, by name."""
+    def _called(self, arguments: tuple[Any, ...]) -> "_Called":
         named = dict(zip(self._names, arguments, strict=True))
         static = {name: named.pop(name) for name in self._names if name in STATIC}
-        return static, named
+        return _Called(static, *jax.tree.flatten(named))
 
     def _jit(self, **settings):
         static = [name for name in self._names if name in STATIC]
@@ -139,9 +140,19 @@ def _is_plain() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-def _shape(x: Any) -> tuple[tuple[int, ...], str, bool]:
+def _shape(x: Any) -> tuple[tuple[int, ...], np.dtype, bool]:
     kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
-    return kind.shape, str(kind.dtype), kind.weak_type
+    return kind.shape, kind.dtype, kind.weak_type
+
+
+class _Called:
+    """The arguments of a call: the static ones, and leaves and structure of the others, by name."""
+
+    def __init__(self, static: dict[str, Any], leaves: list[Any], structure: Any):
+        self.static, self.leaves, self.structure = static, leaves, structure
+        self.shapes = tuple(_shape(x) for x in leaves)
+        settings = tuple(jax.config.values.items())
+        self.key = (tuple(static.items()), structure, self.shapes, settings)
 
 
 class _Flat:
