@@ -21,12 +21,3 @@ def test_points_that_divide_evenly_are_not_copied():
         return "gather" in str(jax.make_jaxpr(program)(jnp.arange(6.0)))
 
     assert [gathers(batch) for batch in (1, 3, 4)] == [False, False, True]
-
-
-def test_programs_are_called_for_as_many_points_each_time():
-    def parts(layout, count):
-        return [part.tolist() for part in layout.parts(count)]
-
-    assert parts(Layout(2), 5) == [[0, 1], [2, 3], [4, 4]]
-    assert parts(Layout(8), 3) == [[0, 1, 2]]
-    assert parts(Layout(1, devices=8), 3) == [[0, 1, 2]]

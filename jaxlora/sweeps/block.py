@@ -1,8 +1,5 @@
 """The theory of a block of points at once."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +9,6 @@ from ..options import Options
 from ..programs import Program
 from ..replicates import LabelledSolutions, TrainingSet
 from ..sampling import Samples
-from ..start import Start
 from ..starts import finetuning_starts, pretraining_start
 from ..summary import (
     Finetuned,
@@ -23,17 +19,15 @@ from ..summary import (
     summarise_pretraining,
 )
 from ..tasks import Task
-from .calls import Calls
 from .candidates import have_parted, least_energy
 from .continuation import (
-    FinetunedPoints,
-    PretrainedPoints,
-    finetune_points,
+    FinetunedRows,
+    PretrainedRows,
+    finetune_rows,
     first_branches,
     observe_finetuned,
     observe_pretrained,
-    pretrain_points,
-    sought_rows,
+    pretrain_rows,
 )
 from .layout import Layout
 
@@ -59,70 +53,50 @@ def solve_block(
 
 def _pretrain(tasks: Task, samples: Samples, options: Options, layout: Layout) -> Pretrained:
     """The pre-trainings of `tasks` (lines, rows), flattened."""
-    lines, rows = tasks.delta.shape
-    flat = _flatten(tasks, 0)
+    flat = jax.tree.map(jnp.ravel, tasks)
+    test = samples.test
     if samples.pretraining is None:
-        return _each(given_pretraining, lines * rows, lambda i: (samples.test, _at(flat, i)))
-
-    def solving(draws, _, place, found):
-        return draws, _at(tasks, place), found, options, layout
-
-    def observing(draws, solutions, some):
-        pretraining, test = draws
-        found = PretrainedPoints(pretraining, test, solutions)
-        return found, _at(flat, some), options, layout
-
-    fresh = _repeated(pretraining_start(tasks, None), lines)
-    calls = Calls(layout, _in_turn(options, layout))
-    draws, shape = samples.pretraining, (lines, rows)
-    solutions = calls.along_rows(pretrain_points, draws, None, shape, fresh, solving)
-    solutions, draws = _flatten(solutions, 1), (draws, samples.test)
-    observed = calls.at_points(observe_pretrained, draws, solutions, lines * rows, observing)
-    found = observed, solutions.solved.fixed_point, solutions.result
-    return _each(summarise_pretraining, lines * rows, lambda i: _at(found, (slice(None), i)))
+        return _given(test, flat)
+    start = pretraining_start(tasks, None)
+    turn = _in_turn(options, layout)
+    solved = pretrain_rows.in_groups(
+        samples.pretraining, tasks, start, options, layout, in_turn=turn
+    )
+    solutions = _flatten(solved)
+    rows = PretrainedRows(samples.pretraining, test, solutions)
+    observed = observe_pretrained.in_groups(rows, flat, options, layout, in_turn=turn)
+    return _summarise_pretraining(observed, solutions.solved.fixed_point, solutions.result)
 
 
 def _finetune(order, tasks: Task, samples: Samples, options: Options, layout: Layout) -> Finetuned:
     """The fine-tunings of `tasks` (lines, columns, rows), flattened."""
     lines, columns, rows = tasks.lam_ft.shape
     lanes = lines * columns
-    order, tasks = order.reshape(-1, lanes, rows, 3), _flatten(tasks, 0, 2)
-    calls = Calls(layout, _in_turn(options, layout))
-    seek = sought_rows(rows)
+    tasks = jax.tree.map(lambda x: x.reshape(lanes, rows), tasks)
+    training = TrainingSet(order.reshape(-1, lanes, rows, 3), samples.finetuning, samples.pool)
+    turn = _in_turn(options, layout)
 
-    def solve(order, tasks, found: Start, afresh=False) -> LabelledSolutions:
-        def solving(draws, order, place, found):
-            how = seek[place[1]], np.asarray(afresh), options, layout
-            return TrainingSet(order, *draws), _at(tasks, place), found, *how
+    def solve(order, tasks, starts, afresh=False) -> LabelledSolutions:
+        along = training._replace(order=order)
+        how = (np.asarray(afresh), options, layout)
+        return finetune_rows.in_groups(along, tasks, starts, *how, in_turn=turn)
 
-        draws, shape = (samples.finetuning, samples.pool), (lanes, rows)
-        return calls.along_rows(finetune_points, draws, order, shape, found, solving)
-
-    fresh = _repeated(finetuning_starts(tasks, None), lanes)
-    solved = solve(order, tasks, fresh)
+    fresh = finetuning_starts(tasks, None)
+    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh)
+    solved = solve(training.order, tasks, fresh)
     if rows > 1 and have_parted(solved):
-        starts = _at(first_branches(solved), (slice(None), -1))
-        back = solve(order[:, :, ::-1], _at(tasks, (slice(None), slice(None, None, -1))), starts)
-        back = _at(back, (slice(None), slice(None), slice(None, None, -1)))
-        solved = least_energy(solve(order, tasks, fresh, afresh=True), (solved, back))
-        del back
-    points, flat, solved = lanes * rows, _flatten(tasks, 0), _flatten(solved, 1)
-    lowest = _each(lowest_branch, points, lambda i: (solved.solutions.energy[:, i],))
-
-    def observing(draws, along, some):
-        (finetuning, pool, test), (order, solved) = draws, along
-        found = FinetunedPoints(TrainingSet(order, finetuning, pool), test, solved)
-        return found, _at(flat, some), lowest[some], options, layout
-
-    draws = (samples.finetuning, samples.pool, samples.test)
-    along = (_flatten(order, 1), solved)
-    observed = calls.at_points(observe_finetuned, draws, along, points, observing)
-    found = observed, solved.solutions.solved.fixed_point, solved.solutions.result
-    return _each(
-        summarise_finetuning,
-        points,
-        lambda i: (*_at(found, (slice(None), i)), lowest[i], _at(flat, i)),
-    )
+        starts = jax.tree.map(lambda x: x[:, -1], first_branches(solved))
+        reverse = jax.tree.map(lambda x: x[:, ::-1], tasks)
+        back = solve(training.order[:, :, ::-1], reverse, starts)
+        back = jax.tree.map(lambda x: x[:, :, ::-1], back)
+        solved = least_energy(solve(training.order, tasks, fresh, afresh=True), (solved, back))
+    solved, flat = _flatten(solved), jax.tree.map(jnp.ravel, tasks)
+    lowest = lowest_branch(solved.solutions.energy)
+    training = training._replace(order=training.order.reshape(-1, lanes * rows, 3))
+    found = FinetunedRows(training, samples.test, solved)
+    observed = observe_finetuned.in_groups(found, flat, lowest, options, layout, in_turn=turn)
+    fixed_point, result = solved.solutions.solved.fixed_point, solved.solutions.result
+    return _summarise_finetuning(observed, fixed_point, result, lowest, flat)
 
 
 def _in_turn(options: Options, layout: Layout) -> bool:
@@ -130,27 +104,9 @@ def _in_turn(options: Options, layout: Layout) -> bool:
     return options.verbose or layout.devices > 1
 
 
-def _each(program: Program, count: int, arguments: Callable[[int], tuple[Any, ...]]) -> Any:
-    """What `program` returns for each of so many points, stacked."""
-    found = [program(*arguments(i)) for i in range(count)]
-    return jax.tree.map(lambda *x: np.stack(x), *found)
-
-
-def _at(tree, place):
-    return jax.tree.map(lambda x: np.asarray(x)[place], tree)
-
-
-def _flatten(tree, first: int, axes: int = 2):
-    """Axes from `first` on, so many, as one."""
-
-    def flatten(x):
-        return np.reshape(x, (*x.shape[:first], -1, *x.shape[first + axes :]))
-
-    return jax.tree.map(flatten, tree)
-
-
-def _repeated(start: Start, count: int) -> Start:
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), start)
+def _flatten(tree):
+    """Points (lanes, rows), after the replicates, as one axis."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), tree)
 
 
 def _reshape(summary, shape):
@@ -159,3 +115,19 @@ def _reshape(summary, shape):
     if isinstance(kept, Pretrained):
         kept = eqx.tree_at(lambda s: s.order, kept, None)
     return jax.tree.map(lambda x: np.asarray(x).reshape(shape), kept)
+
+
+@Program
+def _given(test, tasks: Task) -> Pretrained:
+    return jax.vmap(given_pretraining.function, (None, 0))(test, tasks)
+
+
+@Program
+def _summarise_pretraining(observed, fixed_point, result) -> Pretrained:
+    return jax.vmap(summarise_pretraining.function, 1)(observed, fixed_point, result)
+
+
+@Program
+def _summarise_finetuning(observed, fixed_point, result, lowest, tasks: Task) -> Finetuned:
+    summarise = jax.vmap(summarise_finetuning.function, (1, 1, 1, 0, 0))
+    return summarise(observed, fixed_point, result, lowest, tasks)

@@ -1,9 +1,7 @@
-"""Both stages along rows of points, each solved from the one before.
+"""Both stages along rows of points, each solved from the one before, compiled as a whole.
 
 A block of points is (lines, columns, rows). The columns of a row share their pre-training; lines
-have nothing in common. A line's column is a lane. Programs take the points of one call at a time,
-as the layout has it, so that all sweeps of a task share them. Results have a leading axis of
-replicates.
+have nothing in common. A line's column is a lane. Results have a leading axis of replicates.
 """
 
 from typing import NamedTuple
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import finetuning
+from .. import finetuning, pretraining
 from ..observation import (
     FinetuningSet,
     ObservedFinetuning,
@@ -22,7 +20,6 @@ from ..observation import (
     observe_pretraining,
 )
 from ..options import Options
-from ..pretraining import Solution
 from ..programs import Program
 from ..replicates import (
     LabelledSolutions,
@@ -33,27 +30,22 @@ from ..replicates import (
 from ..results import Result
 from ..sampling import Draws, FieldDraws
 from ..start import Start, choose
-from ..starts import (
-    finetuning_starts,
-    finetuning_starts_from,
-    pretraining_start,
-    pretraining_start_from,
-)
+from ..starts import finetuning_starts, finetuning_starts_from, pretraining_start_from
 from ..tasks import Task
 from .layout import Layout
 
 SOUGHT_EVERY = 8  # rows, where branches have met
 
 
-class PretrainedPoints(NamedTuple):
+class PretrainedRows(NamedTuple):
     """The solutions of pre-trainings (replicates, points), their draws and test draws."""
 
     draws: FieldDraws
     test: Draws
-    solutions: Solution
+    solutions: pretraining.Solution
 
 
-class FinetunedPoints(NamedTuple):
+class FinetunedRows(NamedTuple):
     """(Q, M, V) and solutions of fine-tunings (replicates, points), draws and test draws."""
 
     training: TrainingSet
@@ -62,52 +54,61 @@ class FinetunedPoints(NamedTuple):
 
 
 @Program
-def pretrain_points(
-    draws: FieldDraws, tasks: Task, found: Start, options: Options, layout: Layout
-) -> tuple[Solution, Start]:
-    """Solve `tasks` (points,) from what was `found` for others, and what to start from next."""
+def pretrain_rows(
+    draws: FieldDraws, tasks: Task, start: Start, options: Options, layout: Layout
+) -> pretraining.Solution:
+    """Solve `tasks` (lines, rows); the first of a line from `start`."""
 
-    def solve(point, draws):
-        task, found = point
-        begin = pretraining_start_from(task, found)
-        solution = pretrain_replicates.function(draws, task, begin, options)
-        usable, fixed_point = solution.result[0] == Result.CONVERGED, solution.solved.fixed_point
-        ahead = Start(fixed_point.value[0], fixed_point.matrix[0])
-        return solution, choose(usable, ahead, pretraining_start(task, None))
+    def solve_line(tasks, draws):
+        def solve(found, task):
+            begin = pretraining_start_from(task, found)
+            solution = pretrain_replicates.function(draws, task, begin, options)
+            usable, fixed_point = (
+                solution.result[0] == Result.CONVERGED,
+                solution.solved.fixed_point,
+            )
+            return choose(
+                usable, Start(fixed_point.value[0], fixed_point.matrix[0]), start
+            ), solution
 
-    solutions, ahead = layout.map(solve, (tasks, found), draws)
-    return _replicates_first(solutions), ahead
+        return jax.lax.scan(solve, start, tasks)[1]
+
+    return _replicates_first(layout.map(solve_line, tasks, draws), 2)
 
 
 @Program
-def finetune_points(
+def finetune_rows(
     sets: TrainingSet,
     tasks: Task,
-    found: Start,
-    seek: jax.Array,
+    starts: Start,
     afresh: jax.Array,
     options: Options,
     layout: Layout,
-) -> tuple[LabelledSolutions, Start]:
-    """Solve `tasks` (points,) from both branches `found` for others (points, 2), and the next.
+) -> LabelledSolutions:
+    """Solve `tasks` (lanes, rows) from both branches, the first of a lane from `starts` (lanes, 2).
 
-    The sets' (Q, M, V) are (replicates, points, 3). Unless it is to `seek` it, a second branch that
-    has met the first is followed from there. With `afresh` nothing is followed: points are solved
-    from the same starts, as `predict` solves them.
+    The sets' (Q, M, V) are (replicates, lanes, rows, 3). A second branch that has met the first is
+    sought afresh on some rows only; it is followed from there on. With `afresh` nothing is
+    followed: all rows are solved from the same starts, as `predict` solves them.
     """
 
-    def solve(point, draws, pool, seek, afresh):
-        order, task, found = point
-        followed = finetuning_starts_from(task, found, seek)
-        begin = choose(afresh, finetuning_starts(task, None), followed)
-        training = TrainingSet(order, draws, pool)
-        solved = finetune_replicates.function(training, task, begin, options)
-        return solved, first_branches(solved)
+    def solve_lane(lane, draws, pool, afresh):
+        orders, tasks, start = lane
+        seek = sought_rows(orders.shape[0])
+
+        def solve(branches, row):
+            order, task, seek = row
+            followed = finetuning_starts_from(task, branches, seek)
+            begin = choose(afresh, finetuning_starts(task, None), followed)
+            training = TrainingSet(order, draws, pool)
+            solved = finetune_replicates.function(training, task, begin, options)
+            return first_branches(solved), solved
+
+        return jax.lax.scan(solve, start, (orders, tasks, seek))[1]
 
     order, draws, pool = sets
-    points = (jnp.moveaxis(order, 0, 1), tasks, found)
-    solved, ahead = layout.map(solve, points, draws, pool, seek, afresh)
-    return _replicates_first(solved), ahead
+    lanes = (jnp.moveaxis(order, 0, 2), tasks, starts)
+    return _replicates_first(layout.map(solve_lane, lanes, draws, pool, afresh), 2)
 
 
 def sought_rows(rows: int) -> np.ndarray:
@@ -125,7 +126,7 @@ def first_branches(solved: LabelledSolutions) -> Start:
 
 @Program
 def observe_pretrained(
-    points: PretrainedPoints, tasks: Task, options: Options, layout: Layout
+    rows: PretrainedRows, tasks: Task, options: Options, layout: Layout
 ) -> ObservedPretraining:
     """All observables of the pre-trainings `tasks` (points,)."""
 
@@ -133,13 +134,13 @@ def observe_pretrained(
         solution, task = point
         return observe_pretraining.function(PretrainingSet(draws, test, solution), task, options)
 
-    along = (_points_first(points.solutions), tasks)
-    return _replicates_first(layout.map(observe, along, points.draws, points.test))
+    points = (_points_first(rows.solutions), tasks)
+    return _replicates_first(layout.map(observe, points, rows.draws, rows.test), 1)
 
 
 @Program
 def observe_finetuned(
-    points: FinetunedPoints, tasks: Task, lowest: jax.Array, options: Options, layout: Layout
+    rows: FinetunedRows, tasks: Task, lowest: jax.Array, options: Options, layout: Layout
 ) -> ObservedFinetuning:
     """All observables of the fine-tunings `tasks` (points,), of the branch `lowest` (points,)."""
 
@@ -148,13 +149,13 @@ def observe_finetuned(
         sets = FinetuningSet(TrainingSet(order, draws, pool), test, solved)
         return observe_finetuning.function(sets, task, lowest, options)
 
-    order, draws, pool = points.training
-    along = (*_points_first((order, points.solved)), tasks, lowest)
-    return _replicates_first(layout.map(observe, along, draws, pool, points.test))
+    order, draws, pool = rows.training
+    points = (*_points_first((order, rows.solved)), tasks, lowest)
+    return _replicates_first(layout.map(observe, points, draws, pool, rows.test), 1)
 
 
-def _replicates_first(tree):
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), tree)
+def _replicates_first(tree, axis: int):
+    return jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), tree)
 
 
 def _points_first(tree):

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from ..programs import devices as devices_there
@@ -21,17 +20,6 @@ class Layout(NamedTuple):
 
     batch: int = 1
     devices: int = 1
-
-    def parts(self, count: int) -> list[np.ndarray]:
-        """Which of `count` points to call a program for at a time.
-
-        On one device `batch`, of which the last ones are repeated where they do not divide evenly,
-        so that a program is compiled for one size; on several all.
-        """
-        size = min(self.batch, count) if self.devices == 1 else count
-        return [
-            np.minimum(np.arange(first, first + size), count - 1) for first in range(0, count, size)
-        ]
 
     def map(self, function: Callable, points: Any, *shared: Any) -> Any:
         """`function(point, *shared)` for all points, the leading axis of the leaves of `points`."""
