@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,16 @@ from . import kept
 STATIC = ("program", "options", "layout", "chosen", "levels")  # arguments that are not arrays
 MOST = 64  # shapes for which a program stays compiled
 GROUPS = 2  # of replicates; fixed, so that results do not depend on the machine
-# XLA's library of parallel loops is slower than plain ones on arrays as small as these.
-COMPILER_OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
+COMPILER_OPTIONS = {
+    "cpu": {
+        # XLA's library of parallel loops is slower than plain ones on arrays as small as these.
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
+        # These two take memory and time to compile, and make nothing faster here: the newer emitter
+        # of loops, and more modules than there are cores to compile them.
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": min(32, os.cpu_count() or 1),
+    }
+}
 
 
 _programs: "weakref.WeakSet[Program]" = weakref.WeakSet()
