@@ -67,6 +67,7 @@ def finetune_replicates(
         labelled = choose_sequences(task, order, draws, pool, options)
         fields = labelled_fields(task, order, draws, pool, labelled, options)
 
+        @jax.jit  # so that its shapes and its program are traced once
         def solve(guess):
             solution = finetuning.solve_state_evolution(task, fields, draws, guess, options)
             if labelled.reused is None:
