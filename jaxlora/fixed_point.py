@@ -182,13 +182,25 @@ def as_root(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arr
     They are those of the implicit function theorem, dx = (I − F')⁻¹ dF, by whatever `function`
     closes over, whichever iteration found `x`.
     """
+    converted, closed_over = jax.closure_convert(function, x)
 
-    def solve(linear, b):
-        matrix = jax.vmap(linear, out_axes=-1)(jnp.eye(b.shape[0], dtype=b.dtype))
-        return jnp.linalg.solve(matrix, b)
+    @jax.custom_jvp
+    def root(x, *closed_over):
+        return x
 
-    known = jax.lax.stop_gradient(x)
-    return jax.lax.custom_root(lambda x: x - function(x), known, lambda _, x: x, solve)
+    @root.defjvp
+    def _(primals, tangents):
+        # The rule calls the root itself, so that differentiating the rule is right as well.
+        x, closed_over = root(*primals), primals[1:]
+
+        def along(direction):
+            return jax.jvp(lambda x: converted(x, *closed_over), (x,), (direction,))[1]
+
+        _, change = jax.jvp(lambda *values: converted(x, *values), closed_over, tangents[1:])
+        eye = jnp.eye(x.shape[0], dtype=x.dtype)
+        return x, jnp.linalg.solve(eye - jax.vmap(along, out_axes=-1)(eye), change)
+
+    return root(jax.lax.stop_gradient(x), *closed_over)
 
 
 def _broyden(matrix, step, decrease, scale) -> jax.Array:
