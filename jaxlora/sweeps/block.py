@@ -1,5 +1,8 @@
 """The theory of a block of points at once."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ from ..options import Options
 from ..programs import Program
 from ..replicates import LabelledSolutions, TrainingSet
 from ..sampling import Samples
+from ..start import Start
 from ..starts import finetuning_starts, pretraining_start
 from ..summary import (
     Finetuned,
@@ -21,19 +25,20 @@ from ..summary import (
 from ..tasks import Task
 from .candidates import have_parted, least_energy
 from .continuation import (
-    FinetunedRows,
-    PretrainedRows,
+    FinetunedPoints,
+    PretrainedPoints,
     finetune_rows,
     first_branches,
     observe_finetuned,
     observe_pretrained,
     pretrain_rows,
+    sought_rows,
 )
-from .layout import Layout
+from .tiles import Tiles, at
 
 
 def solve_block(
-    tasks: Task, samples: Samples, options: Options, layout: Layout
+    tasks: Task, samples: Samples, options: Options, tiles: Tiles
 ) -> tuple[Pretrained, Finetuned]:
     """Both stages of `tasks` (lines, columns, rows), with results of that shape.
 
@@ -42,71 +47,98 @@ def solve_block(
     every row afresh as in `predict`; each point has the solutions of least energy.
     """
     shape = tasks.lam_ft.shape
-    pretrained = _pretrain(jax.tree.map(lambda x: x[:, 0], tasks), samples, options, layout)
+    pretrained = _pretrain(jax.tree.map(lambda x: x[:, 0], tasks), samples, options, tiles)
     lines, _, rows = shape
     order = np.moveaxis(np.asarray(pretrained.order), 1, 0).reshape(-1, lines, 1, rows, 3)
     order = np.broadcast_to(order, (len(order), *shape, 3))
-    finetuned = _finetune(order, tasks, samples, options, layout)
+    finetuned = _finetune(order, tasks, samples, options, tiles)
     once = _reshape(pretrained, (lines, 1, rows))
     return jax.tree.map(lambda x: np.broadcast_to(x, shape), once), _reshape(finetuned, shape)
 
 
-def _pretrain(tasks: Task, samples: Samples, options: Options, layout: Layout) -> Pretrained:
+def _pretrain(tasks: Task, samples: Samples, options: Options, tiles: Tiles) -> Pretrained:
     """The pre-trainings of `tasks` (lines, rows), flattened."""
-    flat = jax.tree.map(jnp.ravel, tasks)
-    test = samples.test
+    lines, rows = tasks.delta.shape
+    flat = _flatten(tasks, 0)
     if samples.pretraining is None:
-        return _given(test, flat)
-    start = pretraining_start(tasks, None)
-    turn = _in_turn(options, layout)
-    solved = pretrain_rows.in_groups(
-        samples.pretraining, tasks, start, options, layout, in_turn=turn
-    )
-    solutions = _flatten(solved)
-    rows = PretrainedRows(samples.pretraining, test, solutions)
-    observed = observe_pretrained.in_groups(rows, flat, options, layout, in_turn=turn)
-    return _summarise_pretraining(observed, solutions.solved.fixed_point, solutions.result)
+        return _each(given_pretraining, lines * rows, lambda i: (samples.test, at(flat, i)))
+
+    def solving(draws, _, place, live, found):
+        return draws, at(tasks, place), found, live, options, tiles.layout
+
+    def observing(draws, solutions, places, live):
+        pretraining, test = draws
+        found = PretrainedPoints(pretraining, test, solutions)
+        return found, at(flat, places), live, options, tiles.layout
+
+    fresh = _repeated(pretraining_start(tasks, None), lines)
+    draws, shape = samples.pretraining, (lines, rows)
+    solutions = tiles.along_rows(pretrain_rows, draws, None, shape, fresh, solving)
+    solutions, draws = _flatten(solutions, 1), (draws, samples.test)
+    observed = tiles.at_points(observe_pretrained, draws, solutions, lines * rows, observing)
+    found = observed, solutions.solved.fixed_point, solutions.result
+    return _each(summarise_pretraining, lines * rows, lambda i: at(found, (slice(None), i)))
 
 
-def _finetune(order, tasks: Task, samples: Samples, options: Options, layout: Layout) -> Finetuned:
+def _finetune(order, tasks: Task, samples: Samples, options: Options, tiles: Tiles) -> Finetuned:
     """The fine-tunings of `tasks` (lines, columns, rows), flattened."""
     lines, columns, rows = tasks.lam_ft.shape
     lanes = lines * columns
-    tasks = jax.tree.map(lambda x: x.reshape(lanes, rows), tasks)
-    training = TrainingSet(order.reshape(-1, lanes, rows, 3), samples.finetuning, samples.pool)
-    turn = _in_turn(options, layout)
+    order, tasks = order.reshape(-1, lanes, rows, 3), _flatten(tasks, 0, 2)
+    seek = sought_rows(rows)
 
-    def solve(order, tasks, starts, afresh=False) -> LabelledSolutions:
-        along = training._replace(order=order)
-        how = (np.asarray(afresh), options, layout)
-        return finetune_rows.in_groups(along, tasks, starts, *how, in_turn=turn)
+    def solve(order, tasks, found: Start, afresh=False) -> LabelledSolutions:
+        def solving(draws, order, place, live, found):
+            how = seek[place[1].ravel()], np.asarray(afresh), options, tiles.layout
+            return TrainingSet(order, *draws), at(tasks, place), found, live, *how
 
-    fresh = finetuning_starts(tasks, None)
-    fresh = jax.tree.map(lambda x: jnp.broadcast_to(x, (lanes, *x.shape)), fresh)
-    solved = solve(training.order, tasks, fresh)
+        draws, shape = (samples.finetuning, samples.pool), (lanes, rows)
+        return tiles.along_rows(finetune_rows, draws, order, shape, found, solving)
+
+    fresh = _repeated(finetuning_starts(tasks, None), lanes)
+    solved = solve(order, tasks, fresh)
     if rows > 1 and have_parted(solved):
-        starts = jax.tree.map(lambda x: x[:, -1], first_branches(solved))
-        reverse = jax.tree.map(lambda x: x[:, ::-1], tasks)
-        back = solve(training.order[:, :, ::-1], reverse, starts)
-        back = jax.tree.map(lambda x: x[:, :, ::-1], back)
-        solved = least_energy(solve(training.order, tasks, fresh, afresh=True), (solved, back))
-    solved, flat = _flatten(solved), jax.tree.map(jnp.ravel, tasks)
-    lowest = lowest_branch(solved.solutions.energy)
-    training = training._replace(order=training.order.reshape(-1, lanes * rows, 3))
-    found = FinetunedRows(training, samples.test, solved)
-    observed = observe_finetuned.in_groups(found, flat, lowest, options, layout, in_turn=turn)
-    fixed_point, result = solved.solutions.solved.fixed_point, solved.solutions.result
-    return _summarise_finetuning(observed, fixed_point, result, lowest, flat)
+        starts = at(first_branches(solved), (slice(None), -1))
+        back = solve(order[:, :, ::-1], at(tasks, (slice(None), slice(None, None, -1))), starts)
+        back = at(back, (slice(None), slice(None), slice(None, None, -1)))
+        solved = least_energy(solve(order, tasks, fresh, afresh=True), (solved, back))
+        del back
+    points, flat, solved = lanes * rows, _flatten(tasks, 0), _flatten(solved, 1)
+    lowest = _each(lowest_branch, points, lambda i: (solved.solutions.energy[:, i],))
+
+    def observing(draws, along, places, live):
+        (finetuning, pool, test), (order, solved) = draws, along
+        found = FinetunedPoints(TrainingSet(order, finetuning, pool), test, solved)
+        return found, at(flat, places), lowest[places], live, options, tiles.layout
+
+    draws = (samples.finetuning, samples.pool, samples.test)
+    along = (_flatten(order, 1), solved)
+    observed = tiles.at_points(observe_finetuned, draws, along, points, observing)
+    found = observed, solved.solutions.solved.fixed_point, solved.solutions.result
+    return _each(
+        summarise_finetuning,
+        points,
+        lambda i: (*at(found, (slice(None), i)), lowest[i], at(flat, i)),
+    )
 
 
-def _in_turn(options: Options, layout: Layout) -> bool:
-    # Several devices are in use by each group of replicates already.
-    return options.verbose or layout.devices > 1
+def _each(program: Program, count: int, arguments: Callable[[int], tuple[Any, ...]]) -> Any:
+    """What `program` returns for each of so many points, stacked."""
+    found = [program(*arguments(i)) for i in range(count)]
+    return jax.tree.map(lambda *x: np.stack(x), *found)
 
 
-def _flatten(tree):
-    """Points (lanes, rows), after the replicates, as one axis."""
-    return jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), tree)
+def _flatten(tree, first: int, axes: int = 2):
+    """Axes from `first` on, so many, as one."""
+
+    def flatten(x):
+        return np.reshape(x, (*x.shape[:first], -1, *x.shape[first + axes :]))
+
+    return jax.tree.map(flatten, tree)
+
+
+def _repeated(start: Start, count: int) -> Start:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), start)
 
 
 def _reshape(summary, shape):
@@ -115,19 +147,3 @@ def _reshape(summary, shape):
     if isinstance(kept, Pretrained):
         kept = eqx.tree_at(lambda s: s.order, kept, None)
     return jax.tree.map(lambda x: np.asarray(x).reshape(shape), kept)
-
-
-@Program
-def _given(test, tasks: Task) -> Pretrained:
-    return jax.vmap(given_pretraining.function, (None, 0))(test, tasks)
-
-
-@Program
-def _summarise_pretraining(observed, fixed_point, result) -> Pretrained:
-    return jax.vmap(summarise_pretraining.function, 1)(observed, fixed_point, result)
-
-
-@Program
-def _summarise_finetuning(observed, fixed_point, result, lowest, tasks: Task) -> Finetuned:
-    summarise = jax.vmap(summarise_finetuning.function, (1, 1, 1, 0, 0))
-    return summarise(observed, fixed_point, result, lowest, tasks)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import finetuning, pretraining
+from .. import finetuning
 from ..observation import (
     FinetuningSet,
     ObservedFinetuning,
@@ -20,6 +20,7 @@ from ..observation import (
     observe_pretraining,
 )
 from ..options import Options
+from ..pretraining import Solution
 from ..programs import Program
 from ..replicates import (
     LabelledSolutions,
@@ -30,22 +31,28 @@ from ..replicates import (
 from ..results import Result
 from ..sampling import Draws, FieldDraws
 from ..start import Start, choose
-from ..starts import finetuning_starts, finetuning_starts_from, pretraining_start_from
+from ..starts import (
+    finetuning_starts,
+    finetuning_starts_from,
+    pretraining_start,
+    pretraining_start_from,
+)
 from ..tasks import Task
 from .layout import Layout
+from .tiles import where_live
 
 SOUGHT_EVERY = 8  # rows, where branches have met
 
 
-class PretrainedRows(NamedTuple):
+class PretrainedPoints(NamedTuple):
     """The solutions of pre-trainings (replicates, points), their draws and test draws."""
 
     draws: FieldDraws
     test: Draws
-    solutions: pretraining.Solution
+    solutions: Solution
 
 
-class FinetunedRows(NamedTuple):
+class FinetunedPoints(NamedTuple):
     """(Q, M, V) and solutions of fine-tunings (replicates, points), draws and test draws."""
 
     training: TrainingSet
@@ -55,60 +62,81 @@ class FinetunedRows(NamedTuple):
 
 @Program
 def pretrain_rows(
-    draws: FieldDraws, tasks: Task, start: Start, options: Options, layout: Layout
-) -> pretraining.Solution:
-    """Solve `tasks` (lines, rows); the first of a line from `start`."""
+    draws: FieldDraws,
+    tasks: Task,
+    found: Start,
+    live: jax.Array,
+    options: Options,
+    layout: Layout,
+) -> tuple[Solution, Start]:
+    """Solve `tasks` (lines, rows), the first of a line from what was `found` (lines,) before.
 
-    def solve_line(tasks, draws):
-        def solve(found, task):
-            begin = pretraining_start_from(task, found)
-            solution = pretrain_replicates.function(draws, task, begin, options)
-            usable, fixed_point = (
-                solution.result[0] == Result.CONVERGED,
-                solution.solved.fixed_point,
-            )
-            return choose(
-                usable, Start(fixed_point.value[0], fixed_point.matrix[0]), start
-            ), solution
+    Returns what to start from next too. What is not `live` (lines, rows) is left out.
+    """
 
-        return jax.lax.scan(solve, start, tasks)[1]
+    def solve_line(line, draws):
+        tasks, found, live = line
 
-    return _replicates_first(layout.map(solve_line, tasks, draws), 2)
+        def solve(found, row):
+            task, live = row
+
+            def solved():
+                begin = pretraining_start_from(task, found)
+                solution = pretrain_replicates.function(draws, task, begin, options)
+                usable, point = solution.result[0] == Result.CONVERGED, solution.solved.fixed_point
+                ahead = Start(point.value[0], point.matrix[0])
+                return choose(usable, ahead, pretraining_start(task, None)), solution
+
+            return where_live(live, solved)
+
+        ahead, solutions = jax.lax.scan(solve, found, (tasks, live))
+        return solutions, ahead
+
+    solutions, ahead = layout.map(solve_line, (tasks, found, live), draws)
+    return _replicates_first(solutions, 2), ahead
 
 
 @Program
 def finetune_rows(
     sets: TrainingSet,
     tasks: Task,
-    starts: Start,
+    found: Start,
+    live: jax.Array,
+    seek: jax.Array,
     afresh: jax.Array,
     options: Options,
     layout: Layout,
-) -> LabelledSolutions:
-    """Solve `tasks` (lanes, rows) from both branches, the first of a lane from `starts` (lanes, 2).
+) -> tuple[LabelledSolutions, Start]:
+    """Solve `tasks` (lanes, rows) from both branches, the first of a lane from those `found`.
 
-    The sets' (Q, M, V) are (replicates, lanes, rows, 3). A second branch that has met the first is
-    sought afresh on some rows only; it is followed from there on. With `afresh` nothing is
-    followed: all rows are solved from the same starts, as `predict` solves them.
+    These are (lanes, 2); returns the next ones too. The sets' (Q, M, V) are (replicates, lanes,
+    rows, 3). A second branch that has met the first is sought afresh on rows to `seek` it on only;
+    it is followed from there on. With `afresh` nothing is followed: all are solved from the same
+    starts, as `predict` solves them. What is not `live` (lanes, rows) is left out.
     """
 
-    def solve_lane(lane, draws, pool, afresh):
-        orders, tasks, start = lane
-        seek = sought_rows(orders.shape[0])
+    def solve_lane(lane, draws, pool, seek, afresh):
+        orders, tasks, found, live = lane
 
         def solve(branches, row):
-            order, task, seek = row
-            followed = finetuning_starts_from(task, branches, seek)
-            begin = choose(afresh, finetuning_starts(task, None), followed)
-            training = TrainingSet(order, draws, pool)
-            solved = finetune_replicates.function(training, task, begin, options)
-            return first_branches(solved), solved
+            order, task, live, seek = row
 
-        return jax.lax.scan(solve, start, (orders, tasks, seek))[1]
+            def solved():
+                followed = finetuning_starts_from(task, branches, seek)
+                begin = choose(afresh, finetuning_starts(task, None), followed)
+                training = TrainingSet(order, draws, pool)
+                solutions = finetune_replicates.function(training, task, begin, options)
+                return first_branches(solutions), solutions
+
+            return where_live(live, solved)
+
+        ahead, solutions = jax.lax.scan(solve, found, (orders, tasks, live, seek))
+        return solutions, ahead
 
     order, draws, pool = sets
-    lanes = (jnp.moveaxis(order, 0, 2), tasks, starts)
-    return _replicates_first(layout.map(solve_lane, lanes, draws, pool, afresh), 2)
+    lanes = (jnp.moveaxis(order, 0, 2), tasks, found, live)
+    solved, ahead = layout.map(solve_lane, lanes, draws, pool, seek, afresh)
+    return _replicates_first(solved, 2), ahead
 
 
 def sought_rows(rows: int) -> np.ndarray:
@@ -126,32 +154,38 @@ def first_branches(solved: LabelledSolutions) -> Start:
 
 @Program
 def observe_pretrained(
-    rows: PretrainedRows, tasks: Task, options: Options, layout: Layout
+    points: PretrainedPoints, tasks: Task, live: jax.Array, options: Options, layout: Layout
 ) -> ObservedPretraining:
-    """All observables of the pre-trainings `tasks` (points,)."""
+    """All observables of the pre-trainings `tasks` (points,) that are `live`."""
 
     def observe(point, draws, test):
-        solution, task = point
-        return observe_pretraining.function(PretrainingSet(draws, test, solution), task, options)
+        solution, task, live = point
+        sets = PretrainingSet(draws, test, solution)
+        return where_live(live, lambda: observe_pretraining.function(sets, task, options))
 
-    points = (_points_first(rows.solutions), tasks)
-    return _replicates_first(layout.map(observe, points, rows.draws, rows.test), 1)
+    along = (_points_first(points.solutions), tasks, live)
+    return _replicates_first(layout.map(observe, along, points.draws, points.test), 1)
 
 
 @Program
 def observe_finetuned(
-    rows: FinetunedRows, tasks: Task, lowest: jax.Array, options: Options, layout: Layout
+    points: FinetunedPoints,
+    tasks: Task,
+    lowest: jax.Array,
+    live: jax.Array,
+    options: Options,
+    layout: Layout,
 ) -> ObservedFinetuning:
-    """All observables of the fine-tunings `tasks` (points,), of the branch `lowest` (points,)."""
+    """All observables of the live fine-tunings `tasks` (points,), of the branch `lowest`."""
 
     def observe(point, draws, pool, test):
-        order, solved, task, lowest = point
+        order, solved, task, lowest, live = point
         sets = FinetuningSet(TrainingSet(order, draws, pool), test, solved)
-        return observe_finetuning.function(sets, task, lowest, options)
+        return where_live(live, lambda: observe_finetuning.function(sets, task, lowest, options))
 
-    order, draws, pool = rows.training
-    points = (*_points_first((order, rows.solved)), tasks, lowest)
-    return _replicates_first(layout.map(observe, points, draws, pool, rows.test), 1)
+    order, draws, pool = points.training
+    along = (*_points_first((order, points.solved)), tasks, lowest, live)
+    return _replicates_first(layout.map(observe, along, draws, pool, points.test), 1)
 
 
 def _replicates_first(tree, axis: int):

@@ -14,6 +14,7 @@ from .block import solve_block
 from .design import REAL, STATIC
 from .layout import Layout, default_layout
 from .plan import Plan, Unit
+from .tiles import Tiles
 from .variables import BAYES, BAYES_PREFIX, CONVERGED, NUMBERS, SIMULATED, STATUS, STDERR, SUFFIX
 
 Arrays = dict[str, np.ndarray]
@@ -35,7 +36,9 @@ def _theory(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
     tasks = _stacked(plan, unit.points, options.precision)
     first = plan.design.task(unit.points.flat[0])
     samples = draw_samples(first, theory.samples, theory.replicates, theory.seed, options)
-    stages = dict(zip(SUFFIX, solve_block(tasks, samples, options, layout), strict=True))
+    # Several devices are in use by each group of replicates already.
+    tiles = Tiles(layout, plan.unit_size, options.verbose or layout.devices > 1)
+    stages = dict(zip(SUFFIX, solve_block(tasks, samples, options, tiles), strict=True))
     found = {}
     for variable in NUMBERS:
         solved = stages[variable.stage]
