@@ -4,7 +4,7 @@ Nothing here carries derivatives; `observation` attaches them to the solutions.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from .programs import Program
 from .results import Result
 from .sampling import Draws, FieldDraws
 from .start import Start, choose
-from .starts import beside_zero
+from .starts import beside_zero, pretraining_start
 from .tasks import Task
 
 MET = 1e-6  # relative distance of two solutions that are the same
@@ -42,14 +42,31 @@ class LabelledSolutions(NamedTuple):
 def pretrain_replicates(
     draws: FieldDraws, task: Task, start: Start, options: Options
 ) -> pretraining.Solution:
-    """Solve the pre-training on every replicate, on the first from `start`."""
+    """Solve the pre-training on every replicate, on the first from `start`.
 
-    def solve(start, draws):
-        solution = pretraining.solve_state_evolution(task, draws, start, options)
+    Where that fails it is solved afresh: on frozen draws, what is nearest may be where a sample's
+    minimum ends, from which no step leads on.
+    """
+    fresh = pretraining_start(task, None)
+
+    @jax.jit  # so that its shapes and its program are traced once
+    def solve(draws, begin):
+        return pretraining.solve_state_evolution(task, draws, begin, options)
+
+    def solve_replicate(start, draws):
+        def attempt(carry):
+            begin, _, _ = carry
+            solution = solve(draws, begin)
+            failed = solution.result > Result.COLLAPSED
+            return fresh, solution, failed & jnp.any(begin.order != fresh.order)
+
+        nothing = blank(jax.eval_shape(solve, draws, start))
+        first = (start, nothing, jnp.array(True))
+        _, solution, _ = jax.lax.while_loop(lambda carry: carry[-1], attempt, first)
         usable, found = solution.result == Result.CONVERGED, solution.solved.fixed_point
         return choose(usable, Start(found.value, found.matrix), start), solution
 
-    return jax.lax.scan(solve, start, draws)[1]
+    return jax.lax.scan(solve_replicate, start, draws)[1]
 
 
 @Program
@@ -89,13 +106,16 @@ def finetune_replicates(
             return (guess, solution), (ahead, solution)
 
         first = jax.tree.map(lambda x: x[0], starts)
-        shapes = jax.eval_shape(solve, first)
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        blank = (jax.tree.map(jnp.zeros_like, first), nothing)
-        _, (guesses, solutions) = jax.lax.scan(solve_branch, blank, (starts, guesses))
+        none = (blank(first), blank(jax.eval_shape(solve, first)))
+        _, (guesses, solutions) = jax.lax.scan(solve_branch, none, (starts, guesses))
         return guesses, LabelledSolutions(labelled, solutions)
 
     return jax.lax.scan(solve_replicate, starts, sets)[1]
+
+
+def blank(shapes: Any) -> Any:
+    """Zeros of these shapes."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
 
 def _largest_gradient(solution: finetuning.Solution) -> jax.Array:

@@ -4,8 +4,12 @@ import pytest
 from independent import identity_state_evolution
 
 import jaxlora
-from jaxlora import solve_pretraining
+from jaxlora import Options, Result, Task, solve_pretraining
+from jaxlora.execution import draw_samples
+from jaxlora.replicates import pretrain_replicates
 from jaxlora.spectrum import right_edge
+from jaxlora.start import from_order
+from jaxlora.starts import PRETRAINING_START
 
 FIGURE_1 = {"tokens": 3, "kappa0": 1.0, "kappa": 1.0, "alpha": 0.1, "delta": 0.5}
 FINETUNING = {"alpha_ft": 3.0, "lam_ft": 0.2}
@@ -119,3 +123,18 @@ def test_failure_raises_and_carries_the_last_iterate():
     assert jaxlora.Result(int(last.status.result)) is jaxlora.Result.NOT_CONVERGED
     assert float(last.status.residual) > 1e-10
     assert jnp.isfinite(last.values.Q)
+
+
+def test_what_fails_from_where_it_starts_is_solved_afresh():
+    task = Task(tokens=2, kappa0=0.5, kappa=1.0, alpha=0.2, delta=0.5, lam=0.1, **FINETUNING)
+    options = Options(max_iterations=15)
+    draws = draw_samples(task, 2**9, 2, 0, options).pretraining
+
+    def solve(*order):
+        return pretrain_replicates(draws, task, from_order(jnp.array(order)), options)
+
+    far, afresh = solve(1e6, 1.0, 1e6), solve(*PRETRAINING_START)
+    np.testing.assert_array_equal(far.result, Result.CONVERGED)
+    np.testing.assert_allclose(
+        far.solved.fixed_point.value, afresh.solved.fixed_point.value, rtol=1e-8
+    )

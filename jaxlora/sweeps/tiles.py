@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..programs import Program, in_threads, split
+from ..replicates import blank
 from ..start import Start
 from .layout import Layout
 
@@ -122,9 +123,7 @@ def where_live(live: jax.Array, solve: Callable[[], Any]) -> Any:
     """What `solve` returns where a point is live, zeros where not."""
     solve = jax.jit(solve)  # so that it is traced once
     shapes = jax.eval_shape(solve)
-    return jax.lax.cond(
-        live, solve, lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    )
+    return jax.lax.cond(live, solve, lambda: blank(shapes))
 
 
 def at(tree: Any, place: Any) -> Any:
