@@ -9,6 +9,7 @@ from ..laws import correlated
 from ..observables import evaluate, side_fields
 from ..options import REPLICATES, SAMPLES, Options
 from ..outputs import mean_and_stderr
+from ..programs import Program
 from ..results import Result, worst
 from ..sampling import Draws, Samples, draw_nodes
 from ..symmetric import identity_like
@@ -115,7 +116,7 @@ def bayes_optimal(
     return finish(_benchmark(*arguments, nodes, channel), throw)
 
 
-@eqx.filter_jit
+@Program
 def _benchmark(task: Task, samples: Samples, options: Options, nodes, channel: str):
     return mark_invalid(task, _solve(harmless(task), samples, options, nodes, channel))
 
