@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..options import Options
-from ..programs import Program
+from ..programs import Compiling, Program, split
 from ..replicates import LabelledSolutions, TrainingSet
 from ..sampling import Samples
 from ..start import Start
@@ -46,6 +46,7 @@ def solve_block(
     Where branches of the fine-tuning coexist, it is solved along the rows in reverse too, and on
     every row afresh as in `predict`; each point has the solutions of least energy.
     """
+    _compile(tasks, samples, options, tiles)
     shape = tasks.lam_ft.shape
     pretrained = _pretrain(jax.tree.map(lambda x: x[:, 0], tasks), samples, options, tiles)
     lines, _, rows = shape
@@ -54,6 +55,45 @@ def solve_block(
     finetuned = _finetune(order, tasks, samples, options, tiles)
     once = _reshape(pretrained, (lines, 1, rows))
     return jax.tree.map(lambda x: np.broadcast_to(x, shape), once), _reshape(finetuned, shape)
+
+
+def _compile(tasks: Task, samples: Samples, options: Options, tiles: Tiles) -> None:
+    """Compile what a tile of such tasks runs, sooner than each program when it is needed."""
+    tile, points = tiles.shape, (tiles.points,)
+    how = options, tiles.layout
+
+    def shaped(tree, shape: tuple[int, ...], axes: int):
+        """Shapes of leaves with other ones in place of their first `axes`."""
+        return jax.tree.map(lambda x: _shape((*shape, *x.shape[axes:]), x.dtype), tree)
+
+    draws = samples.finetuning, samples.pool, samples.test, samples.pretraining
+    finetuning, pool, test, pretraining = split(draws)[0]
+    count = len(test.weights)
+    live = {shape: _shape(shape, bool) for shape in (tile, points)}
+    tasks_of = {shape: shaped(tasks, shape, 3) for shape in (tile, points)}
+    with Compiling() as compiled:
+        if pretraining is not None:
+            found = shaped(pretraining_start(tasks, None), tile[:1], 0)
+            solutions, _ = compiled(
+                pretrain_rows, pretraining, tasks_of[tile], found, live[tile], *how
+            )
+            solved = PretrainedPoints(pretraining, test, shaped(solutions, (count, *points), 3))
+            compiled(observe_pretrained, solved, tasks_of[points], live[points], *how)
+        order = {shape: _shape((count, *shape, 3), test.weights.dtype) for shape in (tile, points)}
+        found = shaped(finetuning_starts(tasks, None), tile[:1], 0)
+        seek, afresh = _shape(tile[1:], bool), _shape((), bool)
+        training = TrainingSet(order[tile], finetuning, pool)
+        solutions, _ = compiled(
+            finetune_rows, training, tasks_of[tile], found, live[tile], seek, afresh, *how
+        )
+        training = training._replace(order=order[points])
+        solved = FinetunedPoints(training, test, shaped(solutions, (count, *points), 3))
+        lowest = _shape(points, int)
+        compiled(observe_finetuned, solved, tasks_of[points], lowest, live[points], *how)
+
+
+def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _pretrain(tasks: Task, samples: Samples, options: Options, tiles: Tiles) -> Pretrained:

@@ -40,6 +40,11 @@ class Tiles(NamedTuple):
         rows = min(ROWS, self.chunk)
         return self.layout.whole(min(LANES, self.chunk // rows)), rows
 
+    @property
+    def points(self) -> int:
+        """The number of points of a call where each is looked at by itself."""
+        return self.layout.whole(min(LANES, self.chunk))
+
     def along_rows(
         self,
         program: Program,
@@ -95,8 +100,7 @@ class Tiles(NamedTuple):
         def solve(draws, along, some):
             return jax.device_get(program(*call(draws, along, some)))
 
-        size = self.layout.whole(min(LANES, self.chunk))
-        return self._gathered(program, (draws, along), parts(points, size), solve, call)
+        return self._gathered(program, (draws, along), parts(points, self.points), solve, call)
 
     def _gathered(self, program, replicated, some: list[Part], solve, first) -> Any:
         count = sum(int(part.live.sum()) for part in some)
