@@ -180,7 +180,7 @@ def as_root(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arr
     """`x`, where x = F(x) is known to hold, with the derivatives of that root to any order.
 
     They are those of the implicit function theorem, dx = (I − F')⁻¹ dF, by whatever `function`
-    closes over, whichever iteration found `x`.
+    closes over, whichever iteration found `x`. No whole number may be traced among that.
     """
     converted, closed_over = jax.closure_convert(function, x)
 

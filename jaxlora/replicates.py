@@ -44,8 +44,8 @@ def pretrain_replicates(
 ) -> pretraining.Solution:
     """Solve the pre-training on every replicate, on the first from `start`.
 
-    Where that fails it is solved afresh: on frozen draws, what is nearest may be where a sample's
-    minimum ends, from which no step leads on.
+    Where that fails it is solved afresh, and how that ended is reported. On frozen draws a start
+    nearby can lead to where the minimum of a sample vanishes, from which no step leads on.
     """
     fresh = pretraining_start(task, None)
 

@@ -96,7 +96,6 @@ def assert_no_energy_is_above_that_of_predict(parameters, theory, chunk=None):
 
 
 def test_branches_of_identity_are_at_least_as_low_as_those_of_predict():
-    # The shape of the grid above, whose compiled programs serve.
     coexisting = {"delta": 3.0, "alpha_ft": 2.0, "lam_ft": [0.3, 0.6], "beta": [1.0, 0.8]}
     assert_no_energy_is_above_that_of_predict(
         FIXED | coexisting | {"activation": "identity", "lam": np.geomspace(0.02, 0.5, 4)},

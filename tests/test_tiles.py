@@ -70,11 +70,20 @@ def test_sweeps_of_different_size_share_their_programs():
     assert len(shapes) == 1
 
 
-def test_a_tile_has_no_more_points_than_a_chunk_or_as_the_layout_takes_at_a_time():
-    shapes = [Tiles(layout, chunk, in_turn=False).shape for layout, chunk in (
-        (Layout(), 1), (Layout(), 7), (Layout(), 20), (Layout(), 1000), (Layout(6, 2), 20)
-    )]  # fmt: skip
-    assert shapes == [(1, 1), (1, 7), (2, 8), (8, 8), (12, 8)]
+@pytest.mark.parametrize(
+    ("layout", "chunk", "shape"),
+    [
+        (Layout(), 1, (1, 1)),
+        (Layout(), 7, (1, 7)),
+        (Layout(), 20, (2, 8)),
+        (Layout(), 1000, (8, 8)),
+        (Layout(6, 2), 20, (3, 5)),
+    ],
+)
+def test_a_tile_has_no_more_points_than_a_chunk_or_all_where_several_are_solved_at_once(
+    layout, chunk, shape
+):
+    assert Tiles(layout, chunk, in_turn=False).shape(3, 5) == shape
 
 
 def test_places_beyond_the_last_are_repeated_and_not_live():

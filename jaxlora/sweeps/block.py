@@ -1,4 +1,4 @@
-"""The theory of a block of points at once."""
+"""The theory of a block of points."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..options import Options
-from ..programs import Compiling, Program, split
+from ..programs import Compiling, Program, in_threads, split
 from ..replicates import LabelledSolutions, TrainingSet
 from ..sampling import Samples
 from ..start import Start
@@ -46,7 +46,9 @@ def solve_block(
     Where branches of the fine-tuning coexist, it is solved along the rows in reverse too, and on
     every row afresh as in `predict`; each point has the solutions of least energy.
     """
-    _compile(tasks, samples, options, tiles)
+    tasks = jax.device_get(tasks)
+    # In a thread, as the calls are.
+    in_threads(lambda tasks: _compile(tasks, samples, options, tiles), [tasks])
     shape = tasks.lam_ft.shape
     pretrained = _pretrain(jax.tree.map(lambda x: x[:, 0], tasks), samples, options, tiles)
     lines, _, rows = shape
@@ -59,37 +61,38 @@ def solve_block(
 
 def _compile(tasks: Task, samples: Samples, options: Options, tiles: Tiles) -> None:
     """Compile what a tile of such tasks runs, sooner than each program when it is needed."""
-    tile, points = tiles.shape, (tiles.points,)
+    lines, columns, rows = tasks.lam_ft.shape
+    draws = samples.finetuning, samples.pool, samples.test, samples.pretraining
+    finetuning, pool, test, pretraining = jax.eval_shape(lambda draws: split(draws)[0], draws)
+    count, dtype = test.weights.shape[0], test.weights.dtype
     how = options, tiles.layout
 
     def shaped(tree, shape: tuple[int, ...], axes: int):
         """Shapes of leaves with other ones in place of their first `axes`."""
         return jax.tree.map(lambda x: _shape((*shape, *x.shape[axes:]), x.dtype), tree)
 
-    draws = samples.finetuning, samples.pool, samples.test, samples.pretraining
-    finetuning, pool, test, pretraining = split(draws)[0]
-    count = len(test.weights)
-    live = {shape: _shape(shape, bool) for shape in (tile, points)}
-    tasks_of = {shape: shaped(tasks, shape, 3) for shape in (tile, points)}
     with Compiling() as compiled:
         if pretraining is not None:
+            tile, points = tiles.shape(lines, rows), (tiles.size(lines * rows),)
             found = shaped(pretraining_start(tasks, None), tile[:1], 0)
-            solutions, _ = compiled(
-                pretrain_rows, pretraining, tasks_of[tile], found, live[tile], *how
-            )
+            inputs = shaped(tasks, tile, 3), found, _shape(tile, bool)
+            solutions, _ = compiled(pretrain_rows, pretraining, *inputs, *how)
             solved = PretrainedPoints(pretraining, test, shaped(solutions, (count, *points), 3))
-            compiled(observe_pretrained, solved, tasks_of[points], live[points], *how)
-        order = {shape: _shape((count, *shape, 3), test.weights.dtype) for shape in (tile, points)}
+            inputs = shaped(tasks, points, 3), _shape(points, bool)
+            compiled(observe_pretrained, solved, *inputs, *how)
+        lanes = lines * columns
+        tile, points = tiles.shape(lanes, rows), (tiles.size(lanes * rows),)
+        training = TrainingSet(_shape((count, *tile, 3), dtype), finetuning, pool)
         found = shaped(finetuning_starts(tasks, None), tile[:1], 0)
-        seek, afresh = _shape(tile[1:], bool), _shape((), bool)
-        training = TrainingSet(order[tile], finetuning, pool)
-        solutions, _ = compiled(
-            finetune_rows, training, tasks_of[tile], found, live[tile], seek, afresh, *how
-        )
-        training = training._replace(order=order[points])
-        solved = FinetunedPoints(training, test, shaped(solutions, (count, *points), 3))
-        lowest = _shape(points, int)
-        compiled(observe_finetuned, solved, tasks_of[points], lowest, live[points], *how)
+        inputs = shaped(tasks, tile, 3), found, _shape(tile, bool)
+        which = _shape(tile[1:], bool), _shape((), bool)  # to seek, and whether afresh
+        solutions, _ = compiled(finetune_rows, training, *inputs, *which, *how)
+        solved = shaped(solutions, (count, *points), 3)
+        energy = shaped(solutions.solutions.energy, samples.test.weights.shape[:1], 3)
+        lowest = shaped(compiled(lowest_branch, energy), points, 0)
+        training = training._replace(order=_shape((count, *points, 3), dtype))
+        inputs = shaped(tasks, points, 3), lowest, _shape(points, bool)
+        compiled(observe_finetuned, FinetunedPoints(training, test, solved), *inputs, *how)
 
 
 def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

@@ -1,4 +1,4 @@
-"""Both stages along rows of points, each solved from the one before, compiled as a whole.
+"""Both stages along the rows of a tile of points, each solved from the one before.
 
 A block of points is (lines, columns, rows). The columns of a row share their pre-training; lines
 have nothing in common. A line's column is a lane. Results have a leading axis of replicates.

@@ -21,11 +21,6 @@ class Layout(NamedTuple):
     batch: int = 1
     devices: int = 1
 
-    def whole(self, count: int) -> int:
-        """The least number of points from `count` on that divides evenly."""
-        once = self.batch * self.devices
-        return -(-count // once) * once
-
     def map(self, function: Callable, points: Any, *shared: Any) -> Any:
         """`function(point, *shared)` for all points, the leading axis of the leaves of `points`."""
         count = len(jax.tree.leaves(points)[0])

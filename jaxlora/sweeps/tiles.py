@@ -21,29 +21,34 @@ class Part(NamedTuple):
     places: np.ndarray
     live: np.ndarray
 
+    @property
+    def count(self) -> int:
+        """The number of live ones."""
+        return int(self.live.sum())
+
 
 class Tiles(NamedTuple):
     """How programs are called: in each group of replicates for one tile of points after the other.
 
-    A tile has about `chunk` points at most, and as many as the `layout` takes at a time at least.
-    `in_turn`: one group after the other, not in threads. Points have the axes (lanes, rows),
-    results (replicates, lanes, rows, …).
+    A tile has about `chunk` points at most, or all where a `layout` takes several at a time, which
+    would solve those that only fill a tile. `in_turn`: one group after the other, not in threads.
+    Points have the axes (lanes, rows), results (replicates, lanes, rows, …).
     """
 
     layout: Layout
     chunk: int
     in_turn: bool
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(lanes, rows) of a tile."""
-        rows = min(ROWS, self.chunk)
-        return self.layout.whole(min(LANES, self.chunk // rows)), rows
+    def shape(self, lanes: int, rows: int) -> tuple[int, int]:
+        """(lanes, rows) of a tile of so many."""
+        if self.layout != Layout():
+            return lanes, rows
+        most = min(ROWS, self.chunk)
+        return min(LANES, self.chunk // most), most
 
-    @property
-    def points(self) -> int:
-        """The number of points of a call where each is looked at by itself."""
-        return self.layout.whole(min(LANES, self.chunk))
+    def size(self, points: int) -> int:
+        """The points of a call, of so many, where each is looked at by itself."""
+        return min(LANES, self.chunk) if self.layout == Layout() else points
 
     def along_rows(
         self,
@@ -60,9 +65,7 @@ class Tiles(NamedTuple):
         at a place of lanes and rows, of what is `along` the points (replicates, lanes, rows), and
         returns solutions and the next `found`.
         """
-        lanes, rows = shape
-        tile = self.shape
-        across = parts(rows, tile[1])
+        lanes, rows = (parts(*both) for both in zip(shape, self.shape(*shape), strict=True))
 
         def call(draws, along, some: Part, row: Part, found):
             place = np.ix_(some.places, row.places)
@@ -71,15 +74,15 @@ class Tiles(NamedTuple):
 
         def solve(draws, along, some):
             ahead, solutions = at(found, some.places), []
-            for row in across:
+            for row in rows:
                 solved, ahead = jax.device_get(program(*call(draws, along, some, row, ahead)))
-                solutions.append(solved)
-            return jax.tree.map(lambda *x: np.concatenate(x, axis=2)[:, :, :rows], *solutions)
+                solutions.append(at(solved, (slice(None), slice(some.count), slice(row.count))))
+            return jax.tree.map(lambda *x: np.concatenate(x, axis=2), *solutions)
 
         def first(draws, along, some):
-            return call(draws, along, some, across[0], at(found, some.places))
+            return call(draws, along, some, rows[0], at(found, some.places))
 
-        return self._gathered(program, (draws, along), parts(lanes, tile[0]), solve, first)
+        return self._gathered(program, (draws, along), lanes, solve, first)
 
     def at_points(
         self,
@@ -98,21 +101,23 @@ class Tiles(NamedTuple):
             return arguments(draws, at(along, (slice(None), some.places)), *some)
 
         def solve(draws, along, some):
-            return jax.device_get(program(*call(draws, along, some)))
+            solved = jax.device_get(program(*call(draws, along, some)))
+            return at(solved, (slice(None), slice(some.count)))
 
-        return self._gathered(program, (draws, along), parts(points, self.points), solve, call)
+        every = parts(points, self.size(points))
+        return self._gathered(program, (draws, along), every, solve, call)
 
-    def _gathered(self, program, replicated, some: list[Part], solve, first) -> Any:
-        count = sum(int(part.live.sum()) for part in some)
+    def _gathered(self, program, replicated, every: list[Part], solve, first) -> Any:
+        """What `solve` returns for the parts of a group; `first` are the arguments of a call."""
 
         def of_group(group):
-            done = [solve(*group, part) for part in some]
-            return jax.tree.map(lambda *x: np.concatenate(x, axis=1)[:, :count], *done)
+            done = [solve(*group, part) for part in every]
+            return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *done)
 
         # Draws are put on the device once, not for every call.
         groups = [(jax.tree.map(jnp.asarray, draws), along) for draws, along in split(replicated)]
         # Not in every thread.
-        in_threads(lambda group: program.begin(*first(*group, some[0]))[1](), groups[:1])
+        in_threads(lambda group: program.begin(*first(*group, every[0]))[1](), groups[:1])
         found = in_threads(of_group, groups, in_turn=self.in_turn)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 

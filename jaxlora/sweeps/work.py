@@ -36,8 +36,8 @@ def _theory(plan: Plan, unit: Unit, layout: Layout) -> Arrays:
     tasks = _stacked(plan, unit.points, options.precision)
     first = plan.design.task(unit.points.flat[0])
     samples = draw_samples(first, theory.samples, theory.replicates, theory.seed, options)
-    # Several devices are in use by each group of replicates already.
-    tiles = Tiles(layout, plan.unit_size, options.verbose or layout.devices > 1)
+    # Several devices are in use by each group of replicates already; logs are to be told apart.
+    tiles = Tiles(layout, plan.unit_size, in_turn=options.verbose or layout.devices > 1)
     stages = dict(zip(SUFFIX, solve_block(tasks, samples, options, tiles), strict=True))
     found = {}
     for variable in NUMBERS:
