@@ -95,7 +95,7 @@ def _compile(tasks: Task, samples: Samples, options: Options, tiles: Tiles) -> N
         compiled(observe_finetuned, FinetunedPoints(training, test, solved), *inputs, *how)
 
 
-def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+def _shape(shape: tuple[int, ...], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
