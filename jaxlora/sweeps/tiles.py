@@ -32,7 +32,8 @@ class Tiles(NamedTuple):
 
     A tile has about `chunk` points at most, or all where a `layout` takes several at a time, which
     would solve those that only fill a tile. `in_turn`: one group after the other, not in threads.
-    Points have the axes (lanes, rows), results (replicates, lanes, rows, …).
+    Points have the axes (lanes, rows), results (replicates, lanes, rows, …). Programs are compiled
+    before, or each group compiles them.
     """
 
     layout: Layout
@@ -67,22 +68,17 @@ class Tiles(NamedTuple):
         """
         lanes, rows = (parts(*both) for both in zip(shape, self.shape(*shape), strict=True))
 
-        def call(draws, along, some: Part, row: Part, found):
-            place = np.ix_(some.places, row.places)
-            live = some.live[:, None] & row.live
-            return arguments(draws, at(along, (slice(None), *place)), place, live, found)
-
         def solve(draws, along, some):
             ahead, solutions = at(found, some.places), []
             for row in rows:
-                solved, ahead = jax.device_get(program(*call(draws, along, some, row, ahead)))
+                place, live = np.ix_(some.places, row.places), some.live[:, None] & row.live
+                there = at(along, (slice(None), *place))
+                called = program(*arguments(draws, there, place, live, ahead))
+                solved, ahead = jax.device_get(called)
                 solutions.append(at(solved, (slice(None), slice(some.count), slice(row.count))))
             return jax.tree.map(lambda *x: np.concatenate(x, axis=2), *solutions)
 
-        def first(draws, along, some):
-            return call(draws, along, some, rows[0], at(found, some.places))
-
-        return self._gathered(program, (draws, along), lanes, solve, first)
+        return self._gathered((draws, along), lanes, solve)
 
     def at_points(
         self,
@@ -97,18 +93,15 @@ class Tiles(NamedTuple):
         `along` is what is there for each point (replicates, points).
         """
 
-        def call(draws, along, some: Part):
-            return arguments(draws, at(along, (slice(None), some.places)), *some)
-
         def solve(draws, along, some):
-            solved = jax.device_get(program(*call(draws, along, some)))
+            there = at(along, (slice(None), some.places))
+            solved = jax.device_get(program(*arguments(draws, there, *some)))
             return at(solved, (slice(None), slice(some.count)))
 
-        every = parts(points, self.size(points))
-        return self._gathered(program, (draws, along), every, solve, call)
+        return self._gathered((draws, along), parts(points, self.size(points)), solve)
 
-    def _gathered(self, program, replicated, every: list[Part], solve, first) -> Any:
-        """What `solve` returns for the parts of a group; `first` are the arguments of a call."""
+    def _gathered(self, replicated, every: list[Part], solve: Callable[..., Any]) -> Any:
+        """What `solve` returns for the groups of what is `replicated` and the parts of each."""
 
         def of_group(group):
             done = [solve(*group, part) for part in every]
@@ -116,8 +109,6 @@ class Tiles(NamedTuple):
 
         # Draws are put on the device once, not for every call.
         groups = [(jax.tree.map(jnp.asarray, draws), along) for draws, along in split(replicated)]
-        # Not in every thread.
-        in_threads(lambda group: program.begin(*first(*group, every[0]))[1](), groups[:1])
         found = in_threads(of_group, groups, in_turn=self.in_turn)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
