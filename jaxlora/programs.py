@@ -23,10 +23,12 @@ COMPILER_OPTIONS = {
     "cpu": {
         # XLA's library of parallel loops is slower than plain ones on arrays as small as these.
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
-        # These two take memory and time to compile, and make nothing faster here: the newer emitter
-        # of loops, and more modules than there are cores to compile them.
+        # These take memory and time to compile, and make nothing faster here: the newer emitter of
+        # loops, more modules than there are cores to compile them, sums as trees of windows, and
+        # moving what is constant out of loops.
         "xla_cpu_use_fusion_emitters": False,
         "xla_cpu_parallel_codegen_split_count": min(32, os.cpu_count() or 1),
+        "xla_disable_hlo_passes": "tree_reduction_rewriter,while-loop-invariant-code-motion",
     }
 }
 
