@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -62,7 +61,7 @@ class StateEvolution(BranchedMap):
     task: Task
     fields: SideFields
     draws: Draws
-    options: Options = eqx.field(static=True)
+    options: Options
     teacher_field: jax.Array  # z* + χ*χ*ᵀ − I (T, T, n)
     target: jax.Array  # its σ
 

@@ -45,7 +45,7 @@ class StateEvolution(BranchedMap):
 
     task: Task
     draws: FieldDraws
-    options: Options = eqx.field(static=True)
+    options: Options
     target: jax.Array  # σ(z*) (T, T, n)
 
     def __init__(self, task: Task, draws: FieldDraws, options: Options):

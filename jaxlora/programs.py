@@ -16,7 +16,7 @@ from jax.core import Tracer
 from . import kept
 
 # Names of arguments that are not arrays.
-STATIC = ("program", "options", "layout", "chosen", "levels", "channel")
+STATIC = ("program", "layout", "chosen", "levels", "channel")
 MOST = 64  # shapes for which a program stays compiled
 GROUPS = 2  # of replicates; fixed, so that results do not depend on the machine
 COMPILER_OPTIONS = {

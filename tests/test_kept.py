@@ -45,9 +45,9 @@ def traces():
 def triple(traces):
     """A program that tells when it is traced, and passes for one of the package."""
 
-    def triple(x, options):
-        traces.append(options)
-        return {"value": 3 * x, "options": (x,)}
+    def triple(x, channel):
+        traces.append(channel)
+        return {"value": 3 * x, "channel": (x,)}
 
     triple.__module__ = "jaxlora.triple"
     return Program(triple)

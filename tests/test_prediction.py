@@ -116,7 +116,7 @@ def test_throw_is_refused_where_values_are_traced():
         jax.jit(lambda x: predict(with_lam_ft(x), **FAST))(0.5)
 
 
-def test_a_second_point_compiles_nothing(prediction):
+def test_another_point_and_tolerance_compile_nothing(prediction):
     compiled = []
 
     def listen(event, *_, **__):
@@ -124,7 +124,7 @@ def test_a_second_point_compiles_nothing(prediction):
             compiled.append(event)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    predict(Task(**(TASK | {"lam": 0.17})), **FAST)
+    predict(Task(**(TASK | {"lam": 0.17})), **FAST, options=Options(tol=1e-9, max_iterations=200))
     assert not compiled
 
 

@@ -98,7 +98,7 @@ def test_damped_iteration_and_newton_agree():
     task = jaxlora.Task(**(FIGURE_1 | {"tokens": 2}), lam=0.05, **FINETUNING)
     numbers = [
         solve_pretraining(
-            task, samples=512, replicates=1, options=jaxlora.Options(method=method, damping=damping)
+            task, samples=512, replicates=2, options=jaxlora.Options(method=method, damping=damping)
         ).order
         for method, damping in (("newton", 1.0), ("damped", 0.7))
     ]
@@ -118,7 +118,7 @@ def test_failure_raises_and_carries_the_last_iterate():
     task = jaxlora.Task(**(FIGURE_1 | {"tokens": 2}), lam=0.05, **FINETUNING)
     options = jaxlora.Options(max_iterations=3)
     with pytest.raises(jaxlora.ConvergenceError, match="residual") as caught:
-        solve_pretraining(task, samples=512, replicates=1, options=options)
+        solve_pretraining(task, samples=512, replicates=2, options=options)
     last = caught.value.prediction
     assert jaxlora.Result(int(last.status.result)) is jaxlora.Result.NOT_CONVERGED
     assert float(last.status.residual) > 1e-10

@@ -60,8 +60,8 @@ def test_programs_compile_once_for_each_shape():
     assert (shapes.shape, shapes.dtype, len(traces)) == ((3,), jnp.float64, 1)
 
 
-def test_options_are_static():
-    program = Program(lambda x, options: x + 1 if options == "add" else x)
+def test_some_arguments_are_static():
+    program = Program(lambda x, channel: x + 1 if channel == "add" else x)
     assert program(jnp.asarray(1.0), "add") == 2
     assert program(jnp.asarray(1.0), "keep") == 1
 

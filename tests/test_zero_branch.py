@@ -433,7 +433,7 @@ def test_an_update_that_vanishes_has_no_overlap():
     """Far above λ'_c the fixed point is ŵ = 0, which the iteration reaches to rounding only."""
     task = jaxlora.Task(tokens=2, given=(1.5, 1.5, 1.0), delta=0.5, alpha_ft=3.0, lam_ft=5.0)
     assert float(jaxlora.zero_branch_boundary(task, samples=2**10).critical.value) < 4.0
-    values = jaxlora.predict(task, samples=256, replicates=2).finetuning
+    values = jaxlora.predict(task, samples=2**10, replicates=2).finetuning
     assert float(values.q) < 1e-15
     assert np.isnan(values.overlap)
     np.testing.assert_allclose(values.test_error, values.frozen_test_error, rtol=1e-12)
