@@ -1,6 +1,7 @@
 """Numerical options of a solve, apart from the physics."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import jax
@@ -63,7 +64,7 @@ class Options:
             if value not in known:
                 raise ValueError(f"{name} = {value!r}: must be one of {', '.join(known)}")
         # JAX puts other things in the place of numbers.
-        if isinstance(self.damping, int | float) and not 0 < self.damping <= 1:
+        if isinstance(self.damping, numbers.Real) and not 0 < self.damping <= 1:
             raise ValueError(f"damping = {self.damping}: must be in (0, 1]")
 
     @classmethod

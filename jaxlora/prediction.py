@@ -115,7 +115,7 @@ def _compile_once(task: Task, samples: Samples, options: Options) -> None:
     In a thread, as what is compiled while JAX traces a gradient is not kept.
     """
     leaves, structure = jax.tree.flatten((task, samples))
-    key = (structure, tuple((x.shape, x.dtype) for x in leaves), options)
+    key = (structure, tuple((x.shape, x.dtype) for x in leaves), jax.tree.structure(options))
     if key not in _compiled:
         in_threads(lambda task: compile_stages(task, samples, options), [task])
         _compiled.add(key)
