@@ -36,6 +36,16 @@ class _Matrix(NamedTuple):
     stale: jax.Array
 
 
+class _Step(NamedTuple):
+    """A step by the matrix I − F', whether it is Newton's, and what its end evaluates to."""
+
+    matrix: jax.Array
+    taken: jax.Array
+    newton: jax.Array
+    aux: Any
+    change: jax.Array
+
+
 class _Turn(NamedTuple):
     """What speaks against Newton's step, and for it.
 
@@ -72,16 +82,15 @@ def solve_fixed_point(
     """Solve x = F(x) for x of shape (k,) with k ≤ 3, from a feasible start.
 
     F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
-    inner solves that F needs, which may start from it. `function` alone is differentiated; it
-    carries the derivatives of what is prepared. `change` is F(x) − x at the start where that is
-    known, with what was prepared there in `aux`; it spares the first evaluation. `matrix` is I − F'
-    of a solution nearby, NaN for none.
+    inner solves that F needs, which may start from it. `change` is F(x) − x at the start where that
+    is known, with what was prepared there in `aux`; it spares the first evaluation. `matrix` is
+    I − F' of a solution nearby, NaN for none.
 
     The paper's method is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from
     afar. Near a solution, or once damped steps go on alike, it takes the step (I − F')⁻¹ (F(x) − x)
     where that halves F(x) − x.
-    I − F' costs several evaluations: it is kept as long as it serves, with Broyden's updates. These
-    learn what `function` leaves out of F' too, which is kept when I − F' is renewed.
+    I − F' is found by differences, which compile nothing else than F. It costs k evaluations, which
+    are not counted: it is kept as long as it serves, with Broyden's updates.
     Like the damped iteration it leaves unstable solutions alone, where F' has an eigenvalue of real
     part above 1. Damped steps lengthen where they do no harm, which leads past unstable solutions;
     one that doubles the residual is taken back and shortened. Stops at the undamped residual `tol`,
@@ -89,14 +98,11 @@ def solve_fixed_point(
     """
     fast = method == "newton"
 
-    def newton_matrix(x, aux):
-        """I − F', of `function` alone."""
-
-        def tangent(direction):
-            return jax.jvp(lambda x: function(x, aux), (x,), (direction,))[1]
-
-        eye = jnp.eye(x.shape[0], dtype=x.dtype)
-        return eye - jax.vmap(tangent)(eye).T
+    def probes(x):
+        """Small feasible steps along each coordinate, in the rows."""
+        steps = jnp.diag(jnp.finfo(x.dtype).eps ** (1 / 3) * (floor + jnp.abs(x)))
+        ahead = jax.vmap(lambda step: feasible(x + step))(steps)
+        return jnp.where(ahead[:, None], steps, -steps)
 
     def limited(x, step):
         """The longest of step, step/2, step/4, … that stays feasible and of the order of x.
@@ -110,22 +116,31 @@ def solve_fixed_point(
         return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
 
     def body(carry):
-        x, change, aux, known_matrix, correction, length, turn, residual, count, _ = carry
-        step, newton, matrix, renewed = length * change, jnp.array(False), correction, False
-        if fast:
-            # Where Newton's step leads nowhere, a damped one comes first.
-            near = ~turn.refused & ((residual < NEWTON_FROM) | turn.steady)
-            correction = jnp.where(near, correction, 0.0)
-            renewed = near & known_matrix.stale
-            own = jax.lax.cond(renewed, newton_matrix, lambda *_: known_matrix.value, x, aux)
-            matrix = correction + own
+        x, change, aux, known_matrix, length, turn, residual, count, _ = carry
+        # Where Newton's step leads nowhere, a damped one comes first.
+        near = fast & ~turn.refused & ((residual < NEWTON_FROM) | turn.steady)
+        renewed = near & known_matrix.stale
+        along = probes(x)
+
+        def visit(index, last):
+            """Evaluate next to x for the matrix, then at the end of the step."""
+            matrix = last.matrix
             direction = jnp.linalg.solve(matrix, change)
             newton = near & jnp.all(jnp.isfinite(direction)) & _is_stable(matrix)
-            step = jnp.where(newton, direction, step)
-        taken = limited(x, step)
+            taken = limited(x, jnp.where(newton, direction, length * change))
+            here = index == jnp.arange(len(x))
+            away = jnp.where(jnp.any(here), here @ along, taken)
+            aux_new = prepare(x + away, aux)
+            change_new = function(x + away, aux_new) - (x + away)
+            column = (change - change_new) / jnp.sum(away)
+            matrix = jnp.where(here, column[:, None], matrix)
+            return _Step(matrix, taken, newton, aux_new, change_new)
+
+        blank = _Step(known_matrix.value, jnp.zeros_like(x), near, aux, change)
+        first = jnp.where(renewed, 0, len(x))
+        step = jax.lax.fori_loop(first, len(x) + 1, visit, blank)
+        matrix, taken, newton, aux_new, change_new = step
         x_new = x + taken
-        aux_new = prepare(x_new, aux)
-        change_new = function(x_new, aux_new) - x_new
         residual_new = relative_size(change_new, x_new, floor)
         accept = (residual_new < (2.0 if fast else jnp.inf) * residual) | ((count == 0) & ~known)
         if fast:
@@ -135,11 +150,9 @@ def solve_fixed_point(
             scale = floor + jnp.abs(x)
             learnt = _broyden(matrix, taken, change - change_new, scale)
             usable = newton & jnp.isfinite(residual_new)
-            # What a matrix of this very point left out is kept; the rest is how F' has changed.
-            correction = jnp.where(usable & renewed, correction + learnt, correction)
-            own = jnp.where(usable & ~renewed, own + learnt, own)
+            matrix = jnp.where(usable, matrix + learnt, matrix)
             failed = ~newton | ~accept | (left > RENEWED_FROM * residual)
-            known_matrix = _Matrix(own, jnp.where(near, failed, known_matrix.stale))
+            known_matrix = _Matrix(matrix, jnp.where(near, failed, known_matrix.stale))
             refused = ~accept & (turn.refused | (newton & renewed))
             turn = _Turn(refused, accept & (newton | _is_steady(change, change_new, scale)))
             shorter = jnp.where(newton, length, 0.5 * length)
@@ -156,7 +169,7 @@ def solve_fixed_point(
         if verbose:
             jax.debug.callback(_log, count + 1, residual, x, newton, accept)
         busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
-        iterate = (x, change, aux, known_matrix, correction)
+        iterate = (x, change, aux, known_matrix)
         return *iterate, length, turn, residual, count + 1, busy
 
     # Where F is not known at the start, the first pass takes no step and evaluates it there.
@@ -164,16 +177,15 @@ def solve_fixed_point(
     residual = relative_size(change, x, floor)
     known = jnp.isfinite(residual)
     length = jnp.asarray(damping, x.dtype)
-    blank = jnp.zeros((x.shape[0], x.shape[0]), x.dtype)
     busy = (residual > tol) & (max_iterations > 0)
-    matrix = jnp.full_like(blank, jnp.nan) if matrix is None else matrix
+    matrix = jnp.full((len(x), len(x)), jnp.nan, x.dtype) if matrix is None else matrix
     known_matrix = _Matrix(matrix, ~jnp.all(jnp.isfinite(matrix)))
-    iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix, blank)
+    iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix)
     turn = _Turn(jnp.array(False), jnp.array(False))
     start = (*iterate, length, turn, residual, jnp.zeros((), int), busy)
     end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
-    x, _, aux, known_matrix, correction = end[:5]
-    return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value + correction)
+    x, _, aux, known_matrix = end[:4]
+    return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value)
 
 
 def as_root(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

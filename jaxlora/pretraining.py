@@ -99,16 +99,11 @@ class StateEvolution(BranchedMap):
         return follow_minimum(solver, minimum, x[2], self.fields(x)[1], self.target)
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
-        """The map at x, where `minimum` is Prox, with derivatives that do for Newton's method."""
-        averages = self.averages(x, self.known(x, minimum), exact=False)
+        """The map at x, where `minimum` is Prox."""
+        averages = self.averages(x, self.known(x, minimum))
         value = order_parameters(self.task, averages.conjugates)
         # An iterate that overshot to the collapsed state restarts from smaller values.
         return jnp.where(value[0] > 0, value, 0.25 * x)
-
-    def exactly(self, x, minimum: Minimum) -> jax.Array:
-        """The map near its fixed point x, where `minimum` is Prox, with all its derivatives."""
-        averages = self.averages(x, self.known(x, minimum))
-        return order_parameters(self.task, averages.conjugates)
 
     def at_collapse(self) -> Conjugates:
         """The conjugates at Q = M = V = 0, where Prox is 0."""
@@ -121,20 +116,15 @@ class StateEvolution(BranchedMap):
         V_hat = 2 * alpha * self.draws.mean(traces)
         return Conjugates(2 * alpha * square, -2 * alpha * along / jnp.sqrt(A0), V_hat)
 
-    def averages(self, x, minimum: Minimum, exact: bool = True) -> Averages:
+    def averages(self, x, minimum: Minimum) -> Averages:
         """What the equations average, written with γ = −(h − z̃)/(V√s), the loss's gradient at Prox.
 
         So V = 0 is a regular point. V̂ is 2α E Tr L (I + V L)⁻¹ in Stein's form, 2α E γ·ζ/√B before.
-        Unless `exact`, its derivatives are those that Newton's method needs.
         """
         Q, M, V = x
         A0, alpha = self.task.teacher_variance(), self.task.alpha
         gamma = self.problem.gradient(minimum.x, self.target)
         hessian = self.problem.hessian(minimum.x, self.target)
-        if not exact:
-            # That V is in V̂ is all of it that Newton's method needs to converge fast, and it spares
-            # third derivatives of the loss.
-            hessian = jax.lax.stop_gradient(hessian)
         traces, norms = self.draws.responses(*response_sums(hessian, V))
         stein = self.draws.mean(traces)
         B = conditional_variance(A0, M, Q)
@@ -238,7 +228,7 @@ def describe(task: Task, draws: FieldDraws, solution: Solution, options: Options
     at_collapse = evolution.at_collapse()
     critical_lam = collapse_threshold(task, at_collapse)
     evolution = _below_collapse(evolution, collapsed, critical_lam)
-    x = as_root(lambda x: evolution.exactly(x, minimum), fixed_point.value)
+    x = as_root(lambda x: evolution(x, minimum), fixed_point.value)
     minimum = evolution.known(x, minimum)
     averages = evolution.averages(x, minimum)
 

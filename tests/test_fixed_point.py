@@ -52,6 +52,15 @@ def slow(x):
     return x - 0.01 * (x - 5)
 
 
+def iterates(points):
+    """Without those beside an iterate along one coordinate, which I − F' is found from."""
+    kept = []
+    for point in points:
+        if all(np.sum(point != other) > 1 for other in kept):
+            kept.append(point)
+    return np.array(kept)
+
+
 def residual(function, x, floor):
     x = np.asarray(x)
     return np.max(np.abs(np.asarray(function(x)) - x) / (floor + np.abs(x)))
@@ -156,7 +165,7 @@ def test_max_iterations_counts_evaluations(method, limit):
     )
     jax.effects_barrier()
     assert solved.iterations == limit
-    assert len(points) == limit
+    assert len(iterates(points)) == limit
 
 
 @BOTH_METHODS
@@ -173,7 +182,7 @@ def test_known_change_spares_the_first_evaluation(method):
             lambda x, aux: oscillating(x), prepare, start, start, anywhere, change=change, **options
         )
         jax.effects_barrier()
-        return solved, np.array(points)
+        return solved, iterates(points)
 
     start, options = jnp.array([2.2, 0.9]), {"method": method, "damping": 0.3}
     usual, all_points = run(None)
@@ -250,17 +259,15 @@ def test_iterates_stay_feasible(method):
 
 @BOTH_METHODS
 def test_what_is_prepared_is_that_of_the_latest_point(method):
-    """x = (x + cos x)/2, with the cosine prepared and the function carrying its derivative."""
+    """x = (x + cos x)/2, with the cosine prepared."""
 
-    def function(x, aux):
-        point, cosine = aux
-        return 0.5 * (x + cosine - jnp.sin(point) * (x - point))
+    def function(x, cosine):
+        return 0.5 * (x + cosine)
 
     def prepare(x, aux):
-        return x, jnp.cos(x)
+        return jnp.cos(x)
 
-    start = jnp.array([0.7])
-    unknown = (start, jnp.array([100.0]))
+    start, unknown = jnp.array([0.7]), jnp.array([100.0])
     solved = solve_fixed_point(
         function, prepare, start, unknown, anywhere, method=method, tol=1e-13
     )
@@ -278,23 +285,21 @@ def test_every_evaluation_is_logged(capsys):
 @pytest.mark.parametrize("factor", [1.0, -1.0, 0.0, 100.0, np.nan])
 def test_matrix_that_is_given_spares_its_evaluation_or_is_renewed(factor):
     """I − F' of a point nearby is used; one that does not serve costs evaluations, not the root."""
-    tangents = []
-    function = jax.custom_jvp(oscillating)
+    points = []
 
-    @function.defjvp
-    def _(primals, directions):
-        jax.debug.callback(lambda direction: tangents.append(direction), directions[0])
-        return jax.jvp(oscillating, primals, directions)
+    def prepare(x, aux):
+        jax.debug.callback(lambda x: points.append(x), x)
+        return aux
 
     def solve_from(matrix):
-        tangents.clear()
+        points.clear()
         start = jnp.array([2.02, 0.99])
         solved = solve_fixed_point(
-            lambda x, aux: function(x), lambda x, aux: x, start, start, anywhere, matrix=matrix
+            lambda x, aux: oscillating(x), prepare, start, start, anywhere, matrix=matrix
         )
         jax.block_until_ready(solved)
         jax.effects_barrier()
-        return solved, len(tangents)
+        return solved, len(points) - len(iterates(points))
 
     exact = np.eye(2) - jax.jacfwd(oscillating)(jnp.array([2.0, 1.0]))
     plain, count = solve_from(None)
