@@ -35,10 +35,6 @@ class BranchedMap(eqx.Module):
         """F(x), given the minima of the samples at x."""
 
     @abc.abstractmethod
-    def follow(self, x: jax.Array, minimum: Minimum) -> Minimum:
-        """The minima at x next to known ones, a branch per sample."""
-
-    @abc.abstractmethod
     def starts(self, x: jax.Array) -> jax.Array:
         """Points (K, n, samples) from which to look for all minima at x."""
 
@@ -50,7 +46,10 @@ class BranchedMap(eqx.Module):
         everywhere: bool | jax.Array,
         pilot: bool | jax.Array = True,
     ) -> LocalMinima:
-        """The local minima at x that `starts` (K, n, samples) lead to (see `local_minima`)."""
+        """The local minima at x that `starts` (K, n, samples) lead to (see `local_minima`).
+
+        Neither `everywhere` nor with a `pilot` it follows the minima that the first starts are.
+        """
 
     @abc.abstractmethod
     def lowest(self, x: jax.Array, minima: LocalMinima) -> Minimum:
@@ -108,28 +107,37 @@ class _Search(eqx.Module):
     origin: jax.Array
     cleared: jax.Array
 
-    def renewed(self, function: BranchedMap, x: jax.Array) -> "_Search":
-        """The minima at x: from those known where x is near the origin, else from scratch.
+    def minima(self, function: BranchedMap, x, known: Minimum, anew) -> LocalMinima:
+        """The minima at x next to those `known`, or all of them `anew`.
 
-        Without a pilot where x is near the last one.
+        These from those found last where x is near the origin, else from scratch, without a pilot
+        where x is near the last one.
         """
-        nearby, cleared = (
-            jnp.all(jnp.abs(x - point) <= NEARBY * jnp.abs(point))
-            for point in (self.origin, self.cleared)
-        )
+        nearby, cleared = self._near(x)
         alone = cleared & ~self.found.everywhere
+        shape = self.found.x.shape
         starts = jax.lax.switch(
-            jnp.where(nearby, 0, jnp.where(alone, 1, 2)),
+            jnp.where(anew, jnp.where(nearby, 1, jnp.where(alone, 2, 3)), 0),
             (
+                lambda: jnp.broadcast_to(known.x, shape),
                 lambda: self.found.x,
                 # XLA leaves out what makes the others.
-                lambda: jnp.broadcast_to(function.starts(x)[:1], self.found.x.shape),
+                lambda: jnp.broadcast_to(function.starts(x)[:1], shape),
                 lambda: function.starts(x),
             ),
         )
-        found = function.descend(x, starts, self.found.everywhere, ~cleared)
+        return function.descend(x, starts, self.found.everywhere & anew, ~cleared & anew)
+
+    def renewed(self, x: jax.Array, found: LocalMinima) -> "_Search":
+        """After all minima were `found` anew at x."""
+        nearby, cleared = self._near(x)
         origin = jnp.where(found.everywhere & ~nearby, x, self.origin)
         return _Search(found, origin, jnp.where(cleared, self.cleared, x))
+
+    def _near(self, x: jax.Array) -> list[jax.Array]:
+        """Whether x is near the origin, and near where the last pilot was."""
+        points = (self.origin, self.cleared)
+        return [jnp.all(jnp.abs(x - point) <= NEARBY * jnp.abs(point)) for point in points]
 
     def widened(self, competing: jax.Array) -> "_Search":
         """The same, to use all starts from now on where minima are known to compete."""
@@ -147,13 +155,15 @@ def solve_on_branches(
     jump_tol: float,
     floor: float,
     max_iterations: int,
+    everywhere: bool = False,
     **options: Any,
 ) -> Solved:
     """Solve x = F(x) for F the map `function` with the global minimum of every sample.
 
     The solution carries no derivatives (see `as_root`). Ends when taking all minima anew leaves the
-    residual below `tol`, after a few rounds below `jump_tol`. The other arguments are those of
-    `solve_fixed_point`; `max_iterations` counts all rounds.
+    residual below `tol`, after a few rounds below `jump_tol`. All starts are used on every sample
+    if minima are to be sought `everywhere`. The other arguments are those of `solve_fixed_point`;
+    `max_iterations` counts all rounds.
     """
 
     def body(carry):
@@ -166,12 +176,25 @@ def solve_on_branches(
         # Far from the solution branches go stale, soon where minima compete: so short rounds first.
         shortest = jnp.where(search.found.everywhere, 4, 8)
         longest = jnp.where(followed, shortest * 2 ** jnp.minimum(rounds, PATIENT_ROUNDS), 0)
+        # What weighs the forms of Stein's lemma must settle, or the rounds could alternate, but not
+        # before it is the solution's own.
+        settles = ~plain & ~far & (rounds >= PATIENT_ROUNDS // 2)
+
+        def prepare(x, aux, anew):
+            known, _ = aux
+            minima = search.minima(function, x, known, anew)
+            lowest = function.lowest(x, minima)
+            renew = anew & ~settles
+            share = jnp.where(renew, lowest.competing_share, known.competing_share)
+            return lowest._replace(competing_share=share), minima
+
         solved = solve_fixed_point(
-            function,
-            function.follow,
-            begin,
-            found,
-            feasible,
+            function=lambda x, aux: function(x, aux[0]),
+            prepare=prepare,
+            x=begin,
+            aux=(found, search.found),
+            feasible=feasible,
+            revisit=True,
             change=change,
             matrix=held.matrix,
             tol=jnp.where(far & (held.switched_share > 0), jnp.maximum(ROUGH, tol), tol),
@@ -179,16 +202,10 @@ def solve_on_branches(
             max_iterations=jnp.minimum(longest, max_iterations - held.iterations),
             **options,
         )
-        search = search.renewed(function, solved.value)
-        found_new = function.lowest(solved.value, search.found)
-        # What weighs the forms of Stein's lemma must settle, or the rounds could alternate, but not
-        # before it is the solution's own.
-        settles = ~plain & ~far & (rounds >= PATIENT_ROUNDS // 2)
-        share = jnp.where(settles, found.competing_share, found_new.competing_share)
-        found_new = found_new._replace(competing_share=share)
-        change_new = function(solved.value, found_new) - solved.value
+        (found_new, minima), change_new = solved.last
+        search = search.renewed(solved.value, minima)
         jump = relative_size(change_new, solved.value, floor)
-        minimum_new = jax.tree.map(partial(jnp.where, followed), solved.aux, found_new)
+        minimum_new = jax.tree.map(partial(jnp.where, followed), solved.aux[0], found_new)
         end = BranchedFixedPoint(
             solved.value,
             solved.matrix,
@@ -223,7 +240,7 @@ def solve_on_branches(
     matrix = jnp.full((len(x), len(x)), jnp.nan, x.dtype) if matrix is None else matrix
     minima = jax.eval_shape(function.starts, x)
     # Near no x, so that the first search is from scratch.
-    nothing = LocalMinima(jnp.zeros(minima.shape, minima.dtype), jnp.array(False))
+    nothing = LocalMinima(jnp.zeros(minima.shape, minima.dtype), jnp.asarray(everywhere))
     nowhere_near = jnp.full_like(x, jnp.nan)
     search = _Search(nothing, nowhere_near, nowhere_near)
     nowhere = first_branches(nothing.x[0])

@@ -111,17 +111,13 @@ class StateEvolution(BranchedMap):
             x[2],
             self.centre(x),
             self.data(x),
-            self.options.exhaustive or everywhere,
+            everywhere,
             pilot,
         )
 
     def lowest(self, x, minima) -> Minimum:
         """prox: the lowest of the local minima, for every sample."""
         return lowest_minimum(self.problem, minima, x[2], self.centre(x), self.data(x))
-
-    def follow(self, x, minimum: Minimum) -> Minimum:
-        """The proximal map on the branches of `minimum`."""
-        return follow_minimum(self.solver, minimum, x[2], self.centre(x), self.data(x))
 
     def known(self, x, minimum: Minimum) -> Minimum:
         """prox with its derivatives, where `minimum` is it."""
@@ -234,6 +230,7 @@ def solve_state_evolution(
         matrix=start.matrix,
         floor=1e-3,
         jump_tol=options.jump_tol,
+        everywhere=options.exhaustive,
         **options.iteration,
     )
     x = solved.fixed_point.value

@@ -1,5 +1,6 @@
 """Fixed points x = F(x) of a few scalars: the damped iteration, and Newton's guarded by it."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ LONGEST_STEP = 32.0  # of damped steps near a solution, in units of the damping
 class FixedPoint(eqx.Module):
     """Where an iteration ended: the undamped residual is max |F(x) − x|/(floor + |x|).
 
-    `matrix` is I − F' there, as it is known.
+    `matrix` is I − F' there, as it is known. `last` is what was prepared, and F(x) − x, in the last
+    evaluation: at `value` where that was asked for.
     """
 
     value: jax.Array
@@ -27,6 +29,7 @@ class FixedPoint(eqx.Module):
     residual: jax.Array
     iterations: jax.Array
     matrix: jax.Array
+    last: tuple[Any, jax.Array]
 
 
 class _Matrix(NamedTuple):
@@ -65,11 +68,12 @@ def relative_size(change: jax.Array, x: jax.Array, floor: float) -> jax.Array:
 
 def solve_fixed_point(
     function: Callable[[jax.Array, Any], jax.Array],
-    prepare: Callable[[jax.Array, Any], Any],
+    prepare: Callable[[jax.Array, Any, jax.Array], Any],
     x: jax.Array,
     aux: Any,
     feasible: Callable[[jax.Array], jax.Array],
     *,
+    revisit: bool = False,
     change: jax.Array | None = None,
     matrix: jax.Array | None = None,
     method: str = "newton",
@@ -81,10 +85,11 @@ def solve_fixed_point(
 ) -> FixedPoint:
     """Solve x = F(x) for x of shape (k,) with k ≤ 3, from a feasible start.
 
-    F(x) is `function(x, prepare(x, aux))`, where `aux` is what the last evaluation prepared: the
-    inner solves that F needs, which may start from it. `change` is F(x) − x at the start where that
-    is known, with what was prepared there in `aux`; it spares the first evaluation. `matrix` is
-    I − F' of a solution nearby, NaN for none.
+    F(x) is `function(x, prepare(x, aux, False))`, where `aux` is what the last evaluation prepared:
+    the inner solves that F needs, which may start from it. To `revisit` is to evaluate once more at
+    the end, with `prepare(x, aux, True)`; as one program does both, nothing is compiled twice.
+    `change` is F(x) − x at the start where that is known, with what was prepared there in `aux`; it
+    spares the first evaluation. `matrix` is I − F' of a solution nearby, NaN for none.
 
     The paper's method is `damped`: x moves by `damping` (F(x) − x). `newton` does the same from
     afar. Near a solution, or once damped steps go on alike, it takes the step (I − F')⁻¹ (F(x) − x)
@@ -116,9 +121,9 @@ def solve_fixed_point(
         return jnp.where(jnp.any(good), lengths[jnp.argmax(good)], 0.0) * step
 
     def body(carry):
-        x, change, aux, known_matrix, length, turn, residual, count, _ = carry
+        x, change, aux, known_matrix, length, turn, residual, count, busy, *_ = carry
         # Where Newton's step leads nowhere, a damped one comes first.
-        near = fast & ~turn.refused & ((residual < NEWTON_FROM) | turn.steady)
+        near = fast & busy & ~turn.refused & ((residual < NEWTON_FROM) | turn.steady)
         renewed = near & known_matrix.stale
         along = probes(x)
 
@@ -128,9 +133,10 @@ def solve_fixed_point(
             direction = jnp.linalg.solve(matrix, change)
             newton = near & jnp.all(jnp.isfinite(direction)) & _is_stable(matrix)
             taken = limited(x, jnp.where(newton, direction, length * change))
+            taken = jnp.where(busy, taken, 0.0)
             here = index == jnp.arange(len(x))
             away = jnp.where(jnp.any(here), here @ along, taken)
-            aux_new = prepare(x + away, aux)
+            aux_new = prepare(x + away, aux, ~busy)
             change_new = function(x + away, aux_new) - (x + away)
             column = (change - change_new) / jnp.sum(away)
             matrix = jnp.where(here, column[:, None], matrix)
@@ -143,6 +149,7 @@ def solve_fixed_point(
         x_new = x + taken
         residual_new = relative_size(change_new, x_new, floor)
         accept = (residual_new < (2.0 if fast else jnp.inf) * residual) | ((count == 0) & ~known)
+        accept &= busy
         if fast:
             # In units of the larger x: on the way to 0 the residual hardly falls.
             left = relative_size(change_new, jnp.maximum(jnp.abs(x), jnp.abs(x_new)), floor)
@@ -166,11 +173,13 @@ def solve_fixed_point(
             (x_new, change_new, aux_new, residual_new),
             (x, change, aux, residual),
         )
+        count = jnp.where(busy, count + 1, count)
         if verbose:
-            jax.debug.callback(_log, count + 1, residual, x, newton, accept)
-        busy = (residual > tol) & (count + 1 < max_iterations) & (length > 1e-4)
-        iterate = (x, change, aux, known_matrix)
-        return *iterate, length, turn, residual, count + 1, busy
+            log = functools.partial(jax.debug.callback, _log)
+            jax.lax.cond(busy, log, lambda *_: None, count, residual, x, newton, accept)
+        ahead = busy & (residual > tol) & (count < max_iterations) & (length > 1e-4)
+        iterate = (x, change, aux, known_matrix, length, turn, residual, count)
+        return *iterate, ahead, busy if revisit else ahead, (aux_new, change_new)
 
     # Where F is not known at the start, the first pass takes no step and evaluates it there.
     change = jnp.full_like(x, jnp.nan) if change is None else change
@@ -182,10 +191,11 @@ def solve_fixed_point(
     known_matrix = _Matrix(matrix, ~jnp.all(jnp.isfinite(matrix)))
     iterate = (x, jnp.where(known, change, 0.0), aux, known_matrix)
     turn = _Turn(jnp.array(False), jnp.array(False))
-    start = (*iterate, length, turn, residual, jnp.zeros((), int), busy)
-    end = jax.lax.while_loop(lambda carry: carry[-1], body, start)
-    x, _, aux, known_matrix = end[:4]
-    return FixedPoint(x, aux, end[-3], end[-2], known_matrix.value)
+    iterate = (*iterate, length, turn, residual, jnp.zeros((), int))
+    start = (*iterate, busy, jnp.array(True) if revisit else busy, (aux, change))
+    end = jax.lax.while_loop(lambda carry: carry[-2], body, start)
+    x, _, aux, known_matrix, _, _, residual, count, *_, last = end
+    return FixedPoint(x, aux, residual, count, known_matrix.value, last)
 
 
 def as_root(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

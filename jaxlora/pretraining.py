@@ -81,17 +81,13 @@ class StateEvolution(BranchedMap):
             x[2],
             self.fields(x)[1],
             self.target,
-            self.options.exhaustive or everywhere,
+            everywhere,
             pilot,
         )
 
     def lowest(self, x, minima) -> Minimum:
         """Prox: the lowest of the local minima, for every sample."""
         return lowest_minimum(self.problem, minima, x[2], self.fields(x)[1], self.target)
-
-    def follow(self, x, minimum: Minimum) -> Minimum:
-        """Prox on the branches of `minimum`."""
-        return follow_minimum(self.solver, minimum, x[2], self.fields(x)[1], self.target)
 
     def known(self, x, minimum: Minimum) -> Minimum:
         """Prox with its derivatives, where `minimum` is it."""
@@ -214,6 +210,7 @@ def solve_state_evolution(
         matrix=start.matrix,
         floor=1e-12,  # 0 is repelling, so all sizes are meant
         jump_tol=options.jump_tol,
+        everywhere=options.exhaustive,
         **options.iteration,
     )
     result = solved.fixed_point.result(options.tol, options.jump_tol)

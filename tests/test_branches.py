@@ -24,19 +24,18 @@ class Switching(BranchedMap):
     def __call__(self, x, minimum):
         return self.function(x, jnp.mean(minimum.x))
 
-    def follow(self, x, minimum):
-        return minimum
-
     def starts(self, x):
         return jnp.zeros((2, 1, self.thresholds.size))
 
     def descend(self, x, starts, everywhere, pilot=True):
         both = jnp.stack([jnp.zeros_like(starts[0]), jnp.ones_like(starts[0])])
-        return LocalMinima(both, jnp.array(True))
+        anew = everywhere | pilot
+        return LocalMinima(jnp.where(anew, both, starts), jnp.asarray(anew))
 
     def lowest(self, x, minima):
         zero = jnp.zeros(())
         lowest = jnp.where(self.thresholds < x[0], minima.x[1], minima.x[0])
+        lowest = jnp.where(minima.everywhere, lowest, minima.x[0])
         return Minimum(lowest, zero, zero, zero)
 
 
@@ -73,8 +72,9 @@ class Misleading(Switching):
 
     def descend(self, x, starts, everywhere, pilot=True):
         alone = jnp.where(self.thresholds < x[0], 0.0, 1.0)[None]
-        both = super().descend(x, starts, everywhere, pilot).x
-        return LocalMinima(jnp.where(everywhere, both, alone[None]), jnp.asarray(everywhere))
+        found = super().descend(x, starts, everywhere, pilot).x
+        misled = jnp.logical_not(everywhere) & pilot
+        return LocalMinima(jnp.where(misled, alone[None], found), jnp.asarray(everywhere))
 
 
 def test_minima_that_change_are_sought_from_everywhere():
@@ -101,7 +101,8 @@ def test_all_minima_are_sought_from_scratch_only_after_a_long_move():
             return super().starts(x)
 
         def descend(self, x, starts, everywhere, pilot=True):
-            jax.debug.callback(lambda x: searches.append(float(x[0])), x)
+            anew = everywhere | pilot
+            jax.debug.callback(lambda x, anew: anew and searches.append(float(x[0])), x, anew)
             return super().descend(x, starts, everywhere, pilot)
 
     solve_map(Counting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS))

@@ -23,7 +23,7 @@ def solver(function, **options):
 
     def run(start):
         return solve_fixed_point(
-            lambda x, aux: function(x), lambda x, aux: x, start, start, anywhere, **options
+            lambda x, aux: function(x), lambda x, aux, _: x, start, start, anywhere, **options
         )
 
     return jax.jit(run)
@@ -149,7 +149,7 @@ def test_nothing_is_evaluated_after_the_start_has_converged(method):
 def test_max_iterations_counts_evaluations(method, limit):
     points = []
 
-    def prepare(x, aux):
+    def prepare(x, aux, _):
         jax.debug.callback(lambda x: points.append(x), x)
         return aux
 
@@ -172,7 +172,7 @@ def test_max_iterations_counts_evaluations(method, limit):
 def test_known_change_spares_the_first_evaluation(method):
     points = []
 
-    def prepare(x, aux):
+    def prepare(x, aux, _):
         jax.debug.callback(lambda x: points.append(x), x)
         return aux
 
@@ -243,7 +243,7 @@ def test_iterates_stay_feasible(method):
     def function(x):
         return 1.425 - 0.5 * x
 
-    def prepare(x, aux):
+    def prepare(x, aux, _):
         jax.debug.callback(lambda x: points.append(x), x)
         return aux
 
@@ -264,7 +264,7 @@ def test_what_is_prepared_is_that_of_the_latest_point(method):
     def function(x, cosine):
         return 0.5 * (x + cosine)
 
-    def prepare(x, aux):
+    def prepare(x, aux, _):
         return jnp.cos(x)
 
     start, unknown = jnp.array([0.7]), jnp.array([100.0])
@@ -287,7 +287,7 @@ def test_matrix_that_is_given_spares_its_evaluation_or_is_renewed(factor):
     """I − F' of a point nearby is used; one that does not serve costs evaluations, not the root."""
     points = []
 
-    def prepare(x, aux):
+    def prepare(x, aux, _):
         jax.debug.callback(lambda x: points.append(x), x)
         return aux
 

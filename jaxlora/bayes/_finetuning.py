@@ -115,7 +115,7 @@ def solve_channel(
         return solve_fixed_point(
             evolution,
             # Modes found anew could be others, and the map would jump.
-            lambda x, known: evolution.propose(x[0], known),
+            lambda x, known, _: evolution.propose(x[0], known),
             start[None],
             evolution.propose(start),
             feasible,
