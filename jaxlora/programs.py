@@ -205,7 +205,7 @@ class Compiling:
     """Compiles programs in the background, while others are traced, until the end of the block."""
 
     def __enter__(self) -> "Compiling":
-        self.pool = ThreadPoolExecutor(1)  # two at a time take half as much memory again
+        self.pool = ThreadPoolExecutor(2)
         self.jobs = []
         return self
 
