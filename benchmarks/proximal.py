@@ -3,7 +3,7 @@
 usage: python benchmarks/proximal.py [--samples N] [--repeats N]
 
 Both stages with softmax, from the centre χ̃ or z̃, at scales V or v of 1, 5, 25 and 125. Ours, and
-vmapped jaxopt and optimistix solvers (on a sixteenth of the samples), all compiled with the same
+vmapped jaxopt and optimistix solvers (on a 64th of the samples), all compiled with the same
 options, against Newton's method in a loop compiled by Numba over all cores, the machine's limit.
 Writes results/proximal.json.
 """
@@ -29,7 +29,7 @@ SCALES, TOKENS = (1.0, 5.0, 25.0, 125.0), (2, 3, 4)
 STAGES = ("pretraining", "finetuning")
 SOLVERS = ("compiled loop", "ours", "jaxopt.BFGS", "jaxopt.LBFGS", "optimistix.BFGS")
 TOLERANCE = 1e-8
-SLICE = 16  # share of the samples that the slower solvers get
+SLICE = 64  # share of the samples that the slower solvers get
 CENTRE_SIZE, SPIKE = 0.8, 0.6  # √Q or √q, and m
 
 
