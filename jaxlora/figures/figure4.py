@@ -70,7 +70,7 @@ def collect(lab: Lab) -> Data:
 def draw(figure, data: Data) -> None:
     """E' with its gain in the inset, and the overlap."""
     panels = figure.subplots(1, 2)
-    inset = panels[0].inset_axes((0.1, 0.58, 0.38, 0.38))
+    inset = panels[0].inset_axes((0.1, 0.63, 0.32, 0.32))
     for colour, ratio in zip(COLOURS, RATIOS, strict=False):
         tuned, layers = data.tuned[ratio], data.layers[ratio]
         active, even = (tuned.sel(active_ratio=which) for which in (ratio, EVEN))
