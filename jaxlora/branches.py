@@ -110,8 +110,8 @@ class _Search(eqx.Module):
     def minima(self, function: BranchedMap, x, known: Minimum, anew) -> LocalMinima:
         """The minima at x next to those `known`, or all of them `anew`.
 
-        These from those found last where x is near the origin, else from scratch, without a pilot
-        where x is near the last one.
+        Anew from those found last where x is near the origin, else from scratch, and without a
+        pilot where x is near the last one.
         """
         nearby, cleared = self._near(x)
         alone = cleared & ~self.found.everywhere

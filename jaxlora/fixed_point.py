@@ -21,7 +21,7 @@ class FixedPoint(eqx.Module):
     """Where an iteration ended: the undamped residual is max |F(x) − x|/(floor + |x|).
 
     `matrix` is I − F' there, as it is known. `last` is what was prepared, and F(x) − x, in the last
-    evaluation: at `value` where that was asked for.
+    evaluation: with `revisit` that at `value`, with all sought anew.
     """
 
     value: jax.Array
@@ -40,7 +40,10 @@ class _Matrix(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A step by the matrix I − F', whether it is Newton's, and what its end evaluates to."""
+    """A step by the matrix I − F', whether it is Newton's, and what the last evaluation gave.
+
+    That is at the step's end, after those next to x that the matrix is found from.
+    """
 
     matrix: jax.Array
     taken: jax.Array
@@ -85,9 +88,10 @@ def solve_fixed_point(
 ) -> FixedPoint:
     """Solve x = F(x) for x of shape (k,) with k ≤ 3, from a feasible start.
 
-    F(x) is `function(x, prepare(x, aux, False))`, where `aux` is what the last evaluation prepared:
-    the inner solves that F needs, which may start from it. To `revisit` is to evaluate once more at
-    the end, with `prepare(x, aux, True)`; as one program does both, nothing is compiled twice.
+    F(x) is `function(x, prepare(x, aux, False))`, where `aux` is what was prepared at the iterate
+    before: the inner solves that F needs, which may start from it. To `revisit` is to evaluate once
+    more at the end, with `prepare(x, aux, True)`, for `last` alone; as one program does both,
+    nothing is compiled twice.
     `change` is F(x) − x at the start where that is known, with what was prepared there in `aux`; it
     spares the first evaluation. `matrix` is I − F' of a solution nearby, NaN for none.
 
@@ -99,7 +103,7 @@ def solve_fixed_point(
     Like the damped iteration it leaves unstable solutions alone, where F' has an eigenvalue of real
     part above 1. Damped steps lengthen where they do no harm, which leads past unstable solutions;
     one that doubles the residual is taken back and shortened. Stops at the undamped residual `tol`,
-    or after `max_iterations` evaluations. `verbose` logs every iteration to stderr.
+    or after `max_iterations` evaluations of steps. `verbose` logs every iteration to stderr.
     """
     fast = method == "newton"
 

@@ -39,7 +39,7 @@ class Switching(BranchedMap):
         return Minimum(lowest, zero, zero, zero)
 
 
-def solve_map(function, start=0.1, tol=1e-10, max_iterations=500):
+def solve_map(function, start=0.1, tol=1e-10, max_iterations=500, **options):
     return solve_on_branches(
         function,
         jnp.array([start]),
@@ -48,6 +48,7 @@ def solve_map(function, start=0.1, tol=1e-10, max_iterations=500):
         jump_tol=1e-2,
         floor=1e-3,
         max_iterations=max_iterations,
+        **options,
     )[0]
 
 
@@ -81,6 +82,21 @@ def test_minima_that_change_are_sought_from_everywhere():
     solved = solve_map(Misleading(lambda x, share: 1 + 0.3 * x - 3 * share, THRESHOLDS))
     assert solved.result(1e-10, 1e-2) == Result.CONVERGED
     np.testing.assert_allclose(solved.value, [1 / 3.7], atol=1e-3)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_every_search_is_everywhere_if_asked(everywhere):
+    searches = []
+
+    class Noting(Switching):
+        def descend(self, x, starts, everywhere, pilot=True):
+            jax.debug.callback(lambda *how: searches.append(how), everywhere, pilot)
+            return super().descend(x, starts, everywhere, pilot)
+
+    function = Noting(lambda x, share: 1 + 0.3 * x - 0.5 * share, THRESHOLDS)
+    solve_map(function, everywhere=everywhere)
+    jax.effects_barrier()
+    assert searches[0] == (everywhere, True)
 
 
 def test_what_jumps_over_the_root_is_not_called_converged():

@@ -166,6 +166,7 @@ def test_max_iterations_counts_evaluations(method, limit):
     jax.effects_barrier()
     assert solved.iterations == limit
     assert len(iterates(points)) == limit
+    assert method == "newton" or len(points) == limit
 
 
 @BOTH_METHODS
@@ -236,12 +237,13 @@ def test_running_into_missing_numbers_is_not_taken_for_a_solution(method):
 
 
 @BOTH_METHODS
-def test_iterates_stay_feasible(method):
-    """A full step from 0.8 leaves x < 1, where the fixed point 0.95 is."""
+@pytest.mark.parametrize("root", [0.95, 1 - 1e-7])
+def test_what_is_evaluated_is_feasible(method, root):
+    """A full step from 0.8 leaves x < 1, where the fixed point is."""
     points = []
 
     def function(x):
-        return 1.425 - 0.5 * x
+        return 1.5 * root - 0.5 * x
 
     def prepare(x, aux, _):
         jax.debug.callback(lambda x: points.append(x), x)
@@ -253,8 +255,34 @@ def test_iterates_stay_feasible(method):
         lambda x, aux: function(x), prepare, start, None, lambda x: x[0] < 1, method=method
     )
     jax.effects_barrier()
-    np.testing.assert_allclose(solved.value, 0.95, rtol=1e-9)
+    np.testing.assert_allclose(solved.value, root, rtol=1e-9)
     assert max(points) < 1
+
+
+@BOTH_METHODS
+@pytest.mark.parametrize("limit", [0, 3, 200])
+def test_revisiting_evaluates_once_more_at_the_end(method, limit):
+    def run(revisit):
+        return solve_fixed_point(
+            lambda x, anew: jnp.where(anew, 7.0, oscillating(x)),
+            lambda x, aux, anew: jnp.asarray(anew),
+            jnp.array([2.2, 0.9]),
+            jnp.array(False),
+            anywhere,
+            method=method,
+            damping=0.3,
+            max_iterations=limit,
+            revisit=revisit,
+        )
+
+    plain, solved = run(False), run(True)
+    np.testing.assert_array_equal(solved.value, plain.value)
+    np.testing.assert_array_equal(solved.residual, plain.residual)
+    assert solved.iterations == plain.iterations
+    assert not solved.aux
+    anew, change = solved.last
+    assert anew
+    np.testing.assert_allclose(change, 7.0 - solved.value, rtol=1e-12)
 
 
 @BOTH_METHODS

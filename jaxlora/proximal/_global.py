@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..programs import platform
 from ._implicit import Known, local_minimum
 
 CROSSING_DISTANCE = 0.5  # of the centres' spread, within which two minima count as competing
@@ -75,12 +76,18 @@ def local_minima(
 
     pilots = (jnp.arange(parts) == 0) & pilot
     inputs = (pilots, *jax.tree.map(split, (starts, centre, data)))
-    everywhere, minima = jax.lax.scan(descend, jnp.asarray(everywhere) | (parts == 1), inputs)
+    everywhere = jnp.asarray(everywhere) | ((parts == 1) & jnp.asarray(pilot))
+    everywhere, minima = jax.lax.scan(descend, everywhere, inputs)
     return LocalMinima(jnp.moveaxis(minima, 0, -2).reshape(starts.shape), everywhere)
 
 
 def _parts(samples: int) -> int:
-    """Into how many equal parts of at least `PILOT` samples a search is divided."""
+    """Into how many equal parts of at least `PILOT` samples a search is divided.
+
+    One off a CPU, where parts in turn take as long as all of them at once.
+    """
+    if platform() != "cpu":
+        return 1
     most = max(1, min(PARTS, samples // PILOT))
     return next(parts for parts in range(most, 0, -1) if samples % parts == 0)
 
