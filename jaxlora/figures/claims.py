@@ -162,18 +162,20 @@ def agreement_claim(pairs: Iterable[tuple[xarray.Dataset, xarray.Dataset | None]
             for one in zip(*(part.values.flat for part in xarray.broadcast(*parts)), strict=True):
                 if np.all(np.isfinite(one)) and one[2] > 0:
                     # To six digits, as what is solved or trained twice differs in the last ones.
-                    found[tuple(f"{x:.6g}" for x in one)] = one
+                    found[tuple(f"{x:.6g}" for x in one)] = (*one, name)
     statement = "Trained layers agree with the theory within three standard errors"
     if not sizes:
         return Claim(statement, np.nan, "theory only")
     layers = ", ".join(f"D = {dim} with {seeds} seeds" for dim, seeds in sorted(sizes))
     if not found:
         return Claim(statement, np.nan, f"{layers}: no standard errors")
-    measured, predicted, stderr = np.array(list(found.values())).T
+    *numbers, names = zip(*found.values(), strict=True)
+    measured, predicted, stderr = np.array(numbers)
     z, share = (measured - predicted) / stderr, np.abs(measured / predicted - 1)
+    far, off = np.argmax(np.abs(z)), np.argmax(share)
     words = (
         f"{layers}: {len(z)} numbers, z of root mean square {np.sqrt(np.mean(z**2)):.2g}, largest "
-        f"{z[np.argmax(np.abs(z))]:.2g}; relative difference {100 * np.median(share):.2g} % in the "
-        f"median, {100 * np.max(share):.2g} % at most"
+        f"{z[far]:.2g} of {names[far]}; relative difference {100 * np.median(share):.2g} % in the "
+        f"median, {100 * share[off]:.2g} % at most, of {names[off]}"
     )
     return Claim(statement, float(np.mean(np.abs(z) < RESOLVED)), words)
