@@ -53,7 +53,9 @@ def collect(lab: Lab) -> Data:
     frozen = FIXED | {"lam_ft": np.inf}
     orders = lab.theory("ridges", frozen | {"lam": list(RIDGES)})
     betas = np.asarray(best_beta(orders.Q.values, orders.M.values)).tolist()
-    best = dict(zip(RIDGES, betas, strict=True))
+    # To six digits, as sweeps of other β are other sweeps, and the last digits are not the same
+    # everywhere.
+    best = {ridge: float(f"{beta:.6g}") for ridge, beta in zip(RIDGES, betas, strict=True)}
     fine = np.linspace(0.5, 1.5, lab.scale.points // 2)
     pretrained, layers = {}, {}
     for ridge in RIDGES:
