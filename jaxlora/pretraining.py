@@ -96,10 +96,14 @@ class StateEvolution(BranchedMap):
 
     def __call__(self, x, minimum: Minimum) -> jax.Array:
         """The map at x, where `minimum` is Prox."""
-        averages = self.averages(x, self.known(x, minimum))
-        value = order_parameters(self.task, averages.conjugates)
+        value = self.ahead(x, minimum)
         # An iterate that overshot to the collapsed state restarts from smaller values.
         return jnp.where(value[0] > 0, value, 0.25 * x)
+
+    def ahead(self, x, minimum: Minimum) -> jax.Array:
+        """(Q, M, V) of the equations at x, wherever that leads."""
+        averages = self.averages(x, self.known(x, minimum))
+        return order_parameters(self.task, averages.conjugates)
 
     def at_collapse(self) -> Conjugates:
         """The conjugates at Q = M = V = 0, where Prox is 0."""
@@ -225,7 +229,7 @@ def describe(task: Task, draws: FieldDraws, solution: Solution, options: Options
     at_collapse = evolution.at_collapse()
     critical_lam = collapse_threshold(task, at_collapse)
     evolution = _below_collapse(evolution, collapsed, critical_lam)
-    x = as_root(lambda x: evolution(x, minimum), fixed_point.value)
+    x = as_root(lambda x: evolution.ahead(x, minimum), fixed_point.value)
     minimum = evolution.known(x, minimum)
     averages = evolution.averages(x, minimum)
 
