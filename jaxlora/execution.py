@@ -86,7 +86,7 @@ def draw_samples(task: Task, samples, replicates, seed, options: Options) -> Sam
     def drawn(source, factor: int, stream: int, *arguments) -> Any:
         count = factor * each
         normal = source(task.tokens, count, replicates, seed, stream, options.sampling, *arguments)
-        return jax.tree.map(lambda x: jnp.asarray(x, options.precision), normal)
+        return jax.tree.map(lambda x: np.asarray(x, options.precision), normal)
 
     factor = pool_factor(frozen(task.active_ratio))
     return Samples(
