@@ -1,9 +1,10 @@
 """Where an iteration is started from."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Start(NamedTuple):
@@ -12,13 +13,13 @@ class Start(NamedTuple):
     The matrix is in the coordinates of the map.
     """
 
-    order: jax.Array
-    matrix: jax.Array
+    order: Any
+    matrix: Any
 
 
-def from_order(order: jax.Array) -> Start:
+def from_order(order: Any) -> Start:
     """A start of which nothing else is known."""
-    return Start(order, jnp.full((*order.shape, order.shape[-1]), jnp.nan, order.dtype))
+    return Start(order, np.full((*order.shape, order.shape[-1]), np.nan, order.dtype))
 
 
 def choose(usable: jax.Array, one: Start, other: Start) -> Start:

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .finetuning import APART, STARTS
 from .laws import conditional_variance
 from .outputs import Prediction
-from .programs import frozen
+from .programs import Program, frozen
 from .start import Start, choose, from_order
 from .tasks import Task
 
@@ -14,14 +15,20 @@ PRETRAINING_START = (1.0, 0.5, 1.0)  # (Q, M, V)
 LEAST_GUESS = 1e-4  # of q, for a solution to start another one as it is
 BESIDE_ZERO = (1e-2, 7e-2)  # (q, m) to start from in place of smaller ones
 
+Numbers = tuple[jax.Array, jax.Array, jax.Array]
+
 
 def pretraining_start(task: Task, known: Prediction | None) -> Start:
     """(Q, M, V) to start from: those of `known`, where there are any that `task` can have."""
     if known is None:
-        return from_order(jnp.asarray(PRETRAINING_START, task.delta.dtype))
+        return from_order(np.asarray(PRETRAINING_START, task.delta.dtype))
     values = known.pretraining
-    order = frozen(jnp.stack([values.Q, values.M, values.V]))
-    return pretraining_start_from(task, from_order(order.astype(task.delta.dtype)))
+    return _pretraining_start_at(*frozen((task, (values.Q, values.M, values.V))))
+
+
+@Program
+def _pretraining_start_at(task: Task, order: Numbers) -> Start:
+    return pretraining_start_from(task, from_order(jnp.stack(order).astype(task.delta.dtype)))
 
 
 def pretraining_start_from(task: Task, found: Start) -> Start:
@@ -35,10 +42,15 @@ def pretraining_start_from(task: Task, found: Start) -> Start:
 def finetuning_starts(task: Task, known: Prediction | None) -> Start:
     """(q, m, v) of every branch (2, 3) to start from: those of `known`, where there are any."""
     if known is None:
-        return from_order(jnp.asarray(list(STARTS.values()), task.delta.dtype))
-    branches = known.finetuning.branches
-    orders = frozen(jnp.stack([jnp.stack([b.q, b.m, b.v]) for b in branches]))
-    return finetuning_starts_from(task, from_order(orders.astype(task.delta.dtype)))
+        return from_order(np.asarray(list(STARTS.values()), task.delta.dtype))
+    orders = [(branch.q, branch.m, branch.v) for branch in known.finetuning.branches]
+    return _finetuning_starts_at(*frozen((task, orders)))
+
+
+@Program
+def _finetuning_starts_at(task: Task, orders: list[Numbers]) -> Start:
+    order = jnp.stack([jnp.stack(order) for order in orders])
+    return finetuning_starts_from(task, from_order(order.astype(task.delta.dtype)))
 
 
 def finetuning_starts_from(task: Task, found: Start, seek: bool | jax.Array = True) -> Start:
