@@ -19,9 +19,9 @@ from .programs import (
     Program,
     frozen,
     group_rows,
-    in_threads,
     inside_jit,
     is_traced,
+    run_alike,
 )
 
 Leaves = list[Any]
@@ -125,9 +125,7 @@ class Derivative:
             return self.program, moving, fixed, of_group(rows), self.options, chosen, levels
 
         groups = group_rows(len(self.outputs[0]))
-        # Not in every thread; but in one, as what is compiled while JAX traces is not kept.
-        in_threads(lambda rows: function.begin(*arguments(rows))[1](), groups[:1])
-        found = in_threads(lambda rows: jax.block_until_ready(function(*arguments(rows))), groups)
+        found = run_alike(function, [arguments(rows) for rows in groups])
         return list(zip(*found, strict=True))
 
 

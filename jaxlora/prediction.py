@@ -9,9 +9,9 @@ import jax
 from .execution import finish, harmless, mark_invalid, prepare
 from .options import REPLICATES, SAMPLES, Options
 from .outputs import Prediction, Replicates, StandardErrors, Status
-from .programs import frozen, in_threads, inside_jit, is_traced
+from .programs import frozen, in_threads, inside_jit, is_rehearsal, is_traced, rehearse
 from .sampling import Samples
-from .stages import compile_stages, finetune, pretrain
+from .stages import finetune, pretrain
 from .summary import Finetuned, Pretrained
 from .tasks import Task
 
@@ -61,7 +61,7 @@ def predict_timed(
     """`predict` with `throw=False`, and the seconds it took to compile and to run."""
     arguments = prepare(task, samples, replicates, seed, options)
     start = time.perf_counter()
-    compile_stages(*arguments)
+    rehearse(_predict, *arguments)
     middle = time.perf_counter()
     prediction = jax.block_until_ready(_predict(*arguments))
     return prediction, {"compile": middle - start, "run": time.perf_counter() - middle}
@@ -110,15 +110,11 @@ _compiled: set[Any] = set()  # what predict() has compiled for, to spare warm ca
 
 
 def _compile_once(task: Task, samples: Samples, options: Options) -> None:
-    """Compile all programs at once, which is sooner than each when it is needed.
-
-    In a thread, as what is compiled while JAX traces a gradient is not kept.
-    """
     leaves, structure = jax.tree.flatten((task, samples))
     key = (structure, tuple((x.shape, x.dtype) for x in leaves), jax.tree.structure(options))
-    if key not in _compiled:
-        in_threads(lambda task: compile_stages(task, samples, options), [task])
-        _compiled.add(key)
+    if key not in _compiled and not is_rehearsal():
+        in_threads(lambda task: rehearse(_predict, task, samples, options), [task])
+    _compiled.add(key)
 
 
 def _predict(

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +44,14 @@ def is_traced(tree: Any) -> bool:
 
 def frozen(tree: Any) -> Any:
     """The same without derivatives: concrete where only grad or jvp, outside of jit, traces it."""
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if isinstance(x, Tracer) else x, tree)
+    return jax.tree.map(_frozen, tree)
+
+
+def _frozen(x: Any) -> Any:
+    # Outside of jit, stop_gradient takes the better part of a millisecond to find the same.
+    while isinstance(x, Tracer) and hasattr(x, "primal"):
+        x = x.primal
+    return jax.lax.stop_gradient(x) if isinstance(x, Tracer) else x
 
 
 class Program:
@@ -59,6 +67,8 @@ class Program:
         """What the function returns."""
         if is_traced(arguments) or inside_jit():
             return self._nested(*arguments)
+        if (compiling := _rehearsed.get()) is not None:
+            return _zeros(compiling(self, *arguments))
         if not _is_plain():
             return self._jitted(*arguments)
         called = self._called(arguments)
@@ -111,11 +121,7 @@ class Program:
             stacked = jax.tree.map(lambda *x: jnp.stack(x), *groups)
             found = jax.lax.map(lambda group: self._nested(group, *shared), stacked)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-        # Not in every thread; but in one, as what is compiled while JAX traces is not kept.
-        in_threads(lambda group: self.begin(group, *shared)[1](), groups[:1])
-        found = in_threads(
-            lambda group: jax.block_until_ready(self(group, *shared)), groups, in_turn=in_turn
-        )
+        found = run_alike(self, [(group, *shared) for group in groups], in_turn=in_turn)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
     @functools.cached_property
@@ -211,7 +217,8 @@ class Compiling:
 
     def __call__(self, program: Program, *arguments: Any) -> Any:
         """Compile for arguments of these shapes; returns the shapes of the results."""
-        shapes, finish = program.begin(*arguments)
+        # In a thread, as what is compiled while JAX traces is not kept.
+        [(shapes, finish)] = in_threads(lambda given: program.begin(*given), [arguments])
         self.jobs.append(self.pool.submit(finish))
         return shapes
 
@@ -219,6 +226,42 @@ class Compiling:
         self.pool.shutdown()
         for job in self.jobs:
             job.result()
+
+
+_rehearsed: ContextVar[Compiling | None] = ContextVar("rehearsed", default=None)
+
+
+def rehearse(run: Callable, *arguments: Any) -> None:
+    """Compile all programs that `run` runs, which is sooner than each when it is needed.
+
+    It runs on zeros in place of their results, which should not matter for what it runs.
+    """
+    with Compiling() as compiling:
+        before = _rehearsed.set(compiling)
+        try:
+            run(*arguments)
+        finally:
+            _rehearsed.reset(before)
+
+
+def is_rehearsal() -> bool:
+    """Whether programs are compiled only."""
+    return _rehearsed.get() is not None
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+
+def run_alike(program: Program, calls: list[tuple[Any, ...]], *, in_turn: bool = False) -> list:
+    """What a program returns for several arguments of the same shapes, at the same time."""
+    if (compiling := _rehearsed.get()) is not None:
+        return [_zeros(compiling(program, *calls[0]))] * len(calls)
+    # Not in every thread; but in one, as what is compiled while JAX traces is not kept.
+    in_threads(lambda arguments: program.begin(*arguments)[1](), calls[:1])
+    return in_threads(
+        lambda arguments: jax.block_until_ready(program(*arguments)), calls, in_turn=in_turn
+    )
 
 
 def compiler_options() -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Each stage from the task to its summary."""
 
+import dataclasses
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +10,7 @@ from .derivatives import with_derivatives
 from .observation import FinetuningSet, PretrainingSet, observe_finetuning, observe_pretraining
 from .options import Options
 from .outputs import Prediction
-from .programs import Compiling, Program, frozen, split
+from .programs import Program, frozen, is_traced
 from .replicates import TrainingSet, finetune_replicates, pretrain_replicates
 from .sampling import Samples
 from .start import Start
@@ -22,6 +25,8 @@ from .summary import (
 )
 from .tasks import Task
 
+Summary = TypeVar("Summary", Pretrained, Finetuned)
+
 
 def pretrain(
     task: Task, samples: Samples, options: Options, known: Prediction | None = None
@@ -33,7 +38,9 @@ def pretrain(
     solution = _solve(pretrain_replicates, samples.pretraining, task, start, options)
     sets = PretrainingSet(samples.pretraining, samples.test, solution)
     observed = with_derivatives(observe_pretraining, sets, (task,), options)
-    return summarise_pretraining(observed, solution.solved.fixed_point, solution.result)
+    fixed_point, result = solution.solved.fixed_point, solution.result
+    summary = summarise_pretraining(frozen(observed), fixed_point, result)
+    return _differentiable(summary, observed.values, order=observed.order)
 
 
 def finetune(
@@ -52,7 +59,23 @@ def finetune(
     sets = FinetuningSet(training, samples.test, solved)
     observed = with_derivatives(observe_finetuning, sets, (task, lowest), options)
     fixed_point, result = solutions.solved.fixed_point, solutions.result
-    return summarise_finetuning(observed, fixed_point, result, lowest, task)
+    summary = summarise_finetuning(*frozen((observed, fixed_point, result, lowest, task)))
+    return _differentiable(summary, observed.values)
+
+
+def _differentiable(summary: Summary, replicates: Any, **observed: jax.Array) -> Summary:
+    """The summary with the derivatives that the replicates' values, and so their means, have.
+
+    The program that makes a summary has none, as these few are not worth compiling.
+    """
+    if not is_traced(replicates):
+        return summary
+
+    def mean(value, x):
+        return jnp.mean(x, axis=0) if jnp.issubdtype(x.dtype, jnp.inexact) else value
+
+    values = jax.tree.map(mean, summary.values, replicates)
+    return dataclasses.replace(summary, values=values, replicates=replicates, **observed)
 
 
 def _solve(program: Program, replicated, task: Task, starts: Start, options: Options):
@@ -60,35 +83,3 @@ def _solve(program: Program, replicated, task: Task, starts: Start, options: Opt
     replicated, task = frozen((replicated, task))
     # Logs of two solves at a time could not be told apart.
     return program.in_groups(replicated, task, starts, options, in_turn=options.verbose)
-
-
-def compile_stages(task: Task, samples: Samples, options: Options) -> None:
-    """Compile what both stages run."""
-    draws, test = samples.finetuning, samples.test
-    with Compiling() as compiled:
-        if samples.pretraining is not None:
-            group, start = split(samples.pretraining)[0], pretraining_start(task, None)
-            solution = compiled(pretrain_replicates, group, task, start, options)
-            sets = PretrainingSet(group, split(test)[0], solution)
-            observed = compiled(observe_pretraining, sets, task, options)
-            observed, solution = _of_all((observed, solution), draws)
-            fixed_point = solution.solved.fixed_point
-            compiled(summarise_pretraining, observed, fixed_point, solution.result)
-        else:
-            compiled(given_pretraining, test, task)
-        order = jnp.zeros((len(draws.weights), 3), draws.weights.dtype)
-        training, test = split((TrainingSet(order, draws, samples.pool), test))[0]
-        starts = finetuning_starts(task, None)
-        solved = compiled(finetune_replicates, training, task, starts, options)
-        sets = FinetuningSet(training, test, solved)
-        lowest = compiled(lowest_branch, _of_all(solved, draws).solutions.energy)
-        observed = compiled(observe_finetuning, sets, task, lowest, options)
-        observed, solutions = _of_all((observed, solved.solutions), draws)
-        fixed_point, result = solutions.solved.fixed_point, solutions.result
-        compiled(summarise_finetuning, observed, fixed_point, result, lowest, task)
-
-
-def _of_all(group, draws):
-    """The shapes of all replicates from those of a group."""
-    count = len(draws.weights)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), group)

@@ -9,7 +9,8 @@ from points import given
 
 import jaxlora
 from jaxlora import prediction, programs
-from jaxlora.programs import GROUPS, Compiling, Program, platform, split
+from jaxlora.derivatives import pull_through
+from jaxlora.programs import GROUPS, Compiling, Program, platform, rehearse, split
 from jaxlora.simulation import setting
 from jaxlora.sweeps import configuration, layout
 
@@ -58,6 +59,38 @@ def test_programs_compile_once_for_each_shape():
     with Compiling() as compiled:
         shapes = compiled(program, jax.ShapeDtypeStruct((3,), jnp.float64))
     assert (shapes.shape, shapes.dtype, len(traces)) == ((3,), jnp.float64, 1)
+
+
+def test_a_rehearsal_compiles_what_is_run():
+    traces, found = [], []
+    program = Program(lambda x: traces.append(x.shape) or 2 * x)
+
+    def run():
+        found.append((program.in_groups(REPLICATES), program(REPLICATES[:2])))
+
+    rehearse(run)
+    assert traces == [(3,), (2,)]
+    run()
+    assert len(traces) == 2
+    for values, zero in zip(found[1], found[0], strict=True):
+        assert (zero.shape, zero.dtype, np.any(zero)) == (values.shape, values.dtype, False)
+    np.testing.assert_array_equal(found[1][0], 2 * REPLICATES)
+
+
+def test_a_rehearsal_compiles_the_gradient():
+    def error(lam_ft):
+        return jaxlora.predict(given(lam_ft), samples=2**6, replicates=2).finetuning.test_error
+
+    evaluate, compiled = jax.value_and_grad(error), pull_through._ready
+    compiled.clear()
+    rehearse(evaluate, 0.3)
+    assert len(compiled) == 1
+    value, slope = evaluate(0.3)
+    assert len(compiled) == 1
+    step = 1e-4
+    difference = (error(0.3 + step) - error(0.3 - step)) / (2 * step)
+    assert value > 0
+    assert float(slope) == pytest.approx(float(difference), rel=1e-5)
 
 
 def test_some_arguments_are_static():
@@ -114,7 +147,7 @@ def test_a_gradient_compiles_the_stages_as_a_value_does(monkeypatch):
     def solve(task, *_):
         return SimpleNamespace(error=task.lam_ft**2, status=SimpleNamespace(failure=lambda: None))
 
-    monkeypatch.setattr(prediction, "compile_stages", lambda task, *_: asked.append(task))
+    monkeypatch.setattr(prediction, "rehearse", lambda run, task, *_: asked.append(task))
     monkeypatch.setattr(prediction, "_compiled", set())
     monkeypatch.setattr(prediction, "_predict", solve)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..outputs import Prediction
 from ..prediction import predict
+from ..programs import rehearse
 from ..tasks import Task
 from .objectives import Objective
 from .space import Space
@@ -134,9 +135,12 @@ class Landscape:
     def _point(self, x: np.ndarray, known: Prediction | None) -> Point:
         def cost(x):
             prediction = predict(self.space.task(x), throw=False, known=known, **self.numerics)
-            return self.objective.cost(prediction), jax.lax.stop_gradient(prediction)
+            return self.objective.cost(prediction), prediction
 
-        (value, prediction), gradient = jax.value_and_grad(cost, has_aux=True)(jnp.asarray(x))
+        evaluate = jax.value_and_grad(cost, has_aux=True)
+        if not self.count:
+            rehearse(evaluate, jnp.asarray(x))
+        (value, prediction), gradient = evaluate(jnp.asarray(x))
         return Point(x, float(value), np.asarray(gradient), prediction)
 
 
