@@ -21,7 +21,7 @@ from .programs import (
     group_rows,
     inside_jit,
     is_traced,
-    run_alike,
+    run_groups,
 )
 
 Leaves = list[Any]
@@ -125,7 +125,7 @@ class Derivative:
             return self.program, moving, fixed, of_group(rows), self.options, chosen, levels
 
         groups = group_rows(len(self.outputs[0]))
-        found = run_alike(function, [arguments(rows) for rows in groups])
+        found = run_groups(function, [arguments(rows) for rows in groups])
         return list(zip(*found, strict=True))
 
 

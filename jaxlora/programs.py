@@ -1,5 +1,6 @@
 """Functions compiled as a whole, and run on two groups of replicates at the same time."""
 
+import contextlib
 import functools
 import inspect
 import os
@@ -121,7 +122,7 @@ class Program:
             stacked = jax.tree.map(lambda *x: jnp.stack(x), *groups)
             found = jax.lax.map(lambda group: self._nested(group, *shared), stacked)
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-        found = run_alike(self, [(group, *shared) for group in groups], in_turn=in_turn)
+        found = run_groups(self, [(group, *shared) for group in groups], in_turn=in_turn)
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
     @functools.cached_property
@@ -222,9 +223,9 @@ class Compiling:
         self.jobs.append(self.pool.submit(finish))
         return shapes
 
-    def __exit__(self, *_) -> None:
-        self.pool.shutdown()
-        for job in self.jobs:
+    def __exit__(self, failed: type[BaseException] | None, *_) -> None:
+        self.pool.shutdown(cancel_futures=failed is not None)
+        for job in self.jobs if failed is None else ():
             job.result()
 
 
@@ -234,12 +235,14 @@ _rehearsed: ContextVar[Compiling | None] = ContextVar("rehearsed", default=None)
 def rehearse(run: Callable, *arguments: Any) -> None:
     """Compile all programs that `run` runs, which is sooner than each when it is needed.
 
-    It runs on zeros in place of their results, which should not matter for what it runs.
+    All but programs themselves runs, on zeros in place of their results; what that raises is left
+    to the run on true values.
     """
     with Compiling() as compiling:
         before = _rehearsed.set(compiling)
         try:
-            run(*arguments)
+            with contextlib.suppress(Exception):
+                run(*arguments)
         finally:
             _rehearsed.reset(before)
 
@@ -253,7 +256,7 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
-def run_alike(program: Program, calls: list[tuple[Any, ...]], *, in_turn: bool = False) -> list:
+def run_groups(program: Program, calls: list[tuple[Any, ...]], *, in_turn: bool = False) -> list:
     """What a program returns for several arguments of the same shapes, at the same time."""
     if (compiling := _rehearsed.get()) is not None:
         return [_zeros(compiling(program, *calls[0]))] * len(calls)

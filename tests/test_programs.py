@@ -77,6 +77,18 @@ def test_a_rehearsal_compiles_what_is_run():
     np.testing.assert_array_equal(found[1][0], 2 * REPLICATES)
 
 
+def test_what_a_rehearsal_raises_is_left_to_the_run():
+    program = Program(lambda x: x + 1)
+
+    def run():
+        if program(jnp.asarray(1.0)) == 0:
+            raise ValueError("must not be 0")
+        return program(jnp.asarray(2.0))
+
+    rehearse(run)
+    assert run() == 3
+
+
 def test_a_rehearsal_compiles_the_gradient():
     def error(lam_ft):
         return jaxlora.predict(given(lam_ft), samples=2**6, replicates=2).finetuning.test_error

@@ -141,6 +141,8 @@ class Landscape:
         if not self.count:
             rehearse(evaluate, jnp.asarray(x))
         (value, prediction), gradient = evaluate(jnp.asarray(x))
+        # What programs return of replicates is NumPy's; objectives are written for JAX's arrays.
+        prediction = jax.tree.map(jnp.asarray, prediction)
         return Point(x, float(value), np.asarray(gradient), prediction)
 
 
