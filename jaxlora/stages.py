@@ -59,7 +59,7 @@ def finetune(
     sets = FinetuningSet(training, samples.test, solved)
     observed = with_derivatives(observe_finetuning, sets, (task, lowest), options)
     fixed_point, result = solutions.solved.fixed_point, solutions.result
-    summary = summarise_finetuning(*frozen((observed, fixed_point, result, lowest, task)))
+    summary = summarise_finetuning(frozen(observed), fixed_point, result, lowest, frozen(task))
     return _differentiable(summary, observed.values)
 
 

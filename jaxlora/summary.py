@@ -130,10 +130,9 @@ def _status(
 ) -> SolveStatus:
     """The status over replicates, with the `kinks` of jumps and a stability."""
     switched_share = jnp.mean(fixed_point.switched_share)
-    stein_gap, gap_error = jax.lax.stop_gradient(mean_and_stderr(stein_gap))
+    stein_gap, gap_error = mean_and_stderr(stein_gap)
     jumping = jumps(switched_share, stein_gap, gap_error)
-    replicon, error = jax.lax.stop_gradient((values.replicon, stderr.replicon))
-    stability = verdict(replicon, error, jumping)
+    stability = verdict(values.replicon, stderr.replicon, jumping)
     return SolveStatus(
         worst(result),
         jnp.max(fixed_point.residual),

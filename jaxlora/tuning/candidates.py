@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..active import LARGEST_POOL, distances
@@ -38,7 +37,7 @@ class Candidates(NamedTuple):
         pairs = zip(self.distances, self.ranking, strict=True)
         chosen = np.stack([kept_first(*pair, ratio) for pair in pairs])[:, None]
         fields = [np.take_along_axis(x, chosen, -1) for x in (self.draws.first, self.draws.second)]
-        return eqx.tree_at(_fields, self.samples, [jnp.asarray(x) for x in fields])
+        return eqx.tree_at(_fields, self.samples, fields)
 
 
 def draw_candidates(
