@@ -24,7 +24,8 @@ FULL = [
     (FRESH, BASE),
     (IDENTITY, BASE),
     (IDENTITY | {"reuse": True}, BASE),
-    (FRESH, GIVEN),
+    # At λ' = 0.5 branches coexist and the replicon is not below 1, as the status says (`Kink`).
+    (FRESH, GIVEN | {"lam_ft": 0.8}),
     (FRESH, BASE | {"alpha": 0.5, "lam": 0.05}),
     (FRESH, BASE | {"delta": 1.5, "lam_ft": 0.6}),
     (FRESH, BASE | {"kappa0": 1.5, "kappa": 2.0}),
