@@ -3,9 +3,10 @@
 usage: python benchmarks/proximal.py [--samples N] [--repeats N]
 
 Both stages with softmax, from the centre χ̃ or z̃, at scales V or v of 1, 5, 25 and 125. Ours, and
-vmapped jaxopt and optimistix solvers (on a 64th of the samples), all compiled with the same options
-and run on the halves of the samples in two threads, as predictions do, against Newton's method in a
-loop compiled by Numba over all cores, the machine's limit. Writes results/proximal.json.
+vmapped solvers of jaxopt (on a 64th of the samples) and optimistix, all compiled with the same
+options and run on the halves of the samples in two threads, as predictions do, against Newton's
+method in a loop compiled by Numba over all cores, the machine's limit. Writes
+results/proximal.json.
 """
 
 import argparse
@@ -29,7 +30,7 @@ SCALES, TOKENS = (1.0, 5.0, 25.0, 125.0), (2, 3, 4)
 STAGES = ("pretraining", "finetuning")
 SOLVERS = ("compiled loop", "ours", "jaxopt.BFGS", "jaxopt.LBFGS", "optimistix.BFGS")
 TOLERANCE = 1e-8
-SLICE = 64  # share of the samples that the slower solvers get
+SLICE = 64  # share of the samples that jaxopt's solvers get
 CENTRE_SIZE, SPIKE = 0.8, 0.6  # √Q or √q, and m
 
 
@@ -99,8 +100,8 @@ def by_name(name: str, problem, centre, scale, data):
 
 def measure(name: str, stage: str, tokens: int, scale: float, samples: int, repeats: int):
     """Proximal maps per second, and the share whose gradient is below the tolerance."""
-    fast = name in ("ours", "compiled loop")
-    problem, centre, data = draw(stage, tokens, samples if fast else samples // SLICE)
+    share = SLICE if name.startswith("jaxopt") else 1
+    problem, centre, data = draw(stage, tokens, samples // share)
     solve = by_name(name, problem, centre, scale, data)
     x = jnp.asarray(solve())
     time = seconds(solve, repeats, warm=True)
