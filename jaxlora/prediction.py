@@ -9,7 +9,7 @@ import jax
 from .execution import finish, harmless, mark_invalid, prepare
 from .options import REPLICATES, SAMPLES, Options
 from .outputs import Prediction, Replicates, StandardErrors, Status
-from .programs import frozen, inside_jit, is_rehearsal, is_traced, rehearse
+from .programs import frozen, inside_jit, is_traced, rehearse
 from .sampling import Samples
 from .stages import finetune, pretrain
 from .summary import Finetuned, Pretrained
@@ -110,10 +110,10 @@ _compiled: set[Any] = set()  # what predict() has compiled for, to spare warm ca
 
 
 def _compile_once(task: Task, samples: Samples, options: Options) -> None:
-    """Compile all programs for arguments of these shapes, unless a rehearsal does so already."""
+    """Compile all programs for arguments of these shapes, the first time."""
     leaves, structure = jax.tree.flatten((task, samples))
     key = (structure, tuple((x.shape, x.dtype) for x in leaves), jax.tree.structure(options))
-    if key not in _compiled and not is_rehearsal():
+    if key not in _compiled:
         rehearse(_predict, task, samples, options)
     _compiled.add(key)
 

@@ -236,8 +236,11 @@ def rehearse(run: Callable, *arguments: Any) -> None:
     """Compile all programs that `run` runs, which is sooner than each when it is needed.
 
     All but programs themselves runs, on zeros in place of their results; what that raises is left
-    to the run on true values.
+    to the run on true values. Inside another rehearsal, which compiles them anyway, it does
+    nothing.
     """
+    if _rehearsed.get() is not None:
+        return
     with Compiling() as compiling:
         before = _rehearsed.set(compiling)
         try:
@@ -245,11 +248,6 @@ def rehearse(run: Callable, *arguments: Any) -> None:
                 run(*arguments)
         finally:
             _rehearsed.reset(before)
-
-
-def is_rehearsal() -> bool:
-    """Whether programs are compiled only."""
-    return _rehearsed.get() is not None
 
 
 def _zeros(shapes: Any) -> Any:
