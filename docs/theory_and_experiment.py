@@ -28,7 +28,7 @@ def task(lam: float) -> jaxlora.Task:
 
 def main() -> None:
     """Predict and simulate, and save the picture beside this file."""
-    fine, coarse = np.geomspace(0.003, 0.5, 25), np.geomspace(0.004, 0.4, 7)
+    fine, coarse = np.geomspace(0.003, 0.5, 61), np.geomspace(0.004, 0.4, 7)
     predicted = [jaxlora.predict(task(lam), samples=2**13, throw=False) for lam in fine]
     setting = Setting(DIMENSION, normalise_teacher=True, starts=2)
     measured = [simulate(task(lam), setting, seeds=SEEDS) for lam in coarse]
@@ -45,6 +45,7 @@ def main() -> None:
             linestyle="none",
             label=label,
         )
+    axes.plot([], [], color="grey", label="theory")
     axes.set_xscale("log")
     axes.set_xlabel("pre-training ridge λ")
     axes.set_ylabel("error")

@@ -101,15 +101,25 @@ def _add_task(group) -> None:
 
 
 def _add_theory(group) -> None:
-    group.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help="draws in all")
     group.add_argument(
-        "--replicates", type=int, default=REPLICATES, metavar="N", help="for error bars"
+        "--samples", type=int, default=SAMPLES, metavar="N", help="draws in all (%(default)s)"
+    )
+    group.add_argument(
+        "--replicates",
+        type=int,
+        default=REPLICATES,
+        metavar="N",
+        help="sets of draws solved apart, for error bars (%(default)s)",
     )
 
 
 def _add_numerics(group) -> None:
-    group.add_argument("--seed", type=int, default=0, metavar="N")
-    group.add_argument("--precision", choices=PRECISIONS, default="float64")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of all random numbers (%(default)s)"
+    )
+    group.add_argument(
+        "--precision", choices=PRECISIONS, default="float64", help="of all arithmetic (%(default)s)"
+    )
     add_machine(group)
 
 

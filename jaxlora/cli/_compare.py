@@ -139,8 +139,12 @@ def _to_table(task: Task, observables: list[Observable]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip()
         for line in lines
     ]
-    note = "z: differences from the theory in standard errors of both"
-    return "\n".join([parameters, "", *table, "", note])
+    notes = [
+        "z: differences from the theory in standard errors of both. Of N seeds they scatter like",
+        "Student's t of N - 1 degrees of freedom. At finite D they include what falls with D,",
+        "which is like 1/D away from collapse and where replicons are below 1.",
+    ]
+    return "\n".join([parameters, "", *table, "", *notes])
 
 
 def _pair(value: float, stderr: float) -> str:

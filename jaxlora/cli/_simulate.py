@@ -27,30 +27,54 @@ def add_command(commands) -> None:
 def add_experiment(parser: argparse.ArgumentParser):
     """The flags of an experiment but its dimension; returns their group."""
     group = parser.add_argument_group("experiment")
-    group.add_argument("--seeds", type=int, default=4, metavar="N", help="from --seed on")
     group.add_argument(
-        "--test-samples", type=int, default=10_000, metavar="N", help="fresh sequences a seed"
+        "--seeds", type=int, default=4, metavar="N", help="how many, from --seed on (%(default)s)"
     )
     group.add_argument(
-        "--centring", choices=CENTRINGS, default="population", help="the mean that centres A"
+        "--test-samples",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="fresh sequences a seed (%(default)s)",
+    )
+    group.add_argument(
+        "--centring",
+        choices=CENTRINGS,
+        default="population",
+        help="the mean that centres A (%(default)s)",
     )
     group.add_argument(
         "--normalise-teacher", action="store_true", help="|w*|² = D exactly: less scatter"
     )
     group.add_argument(
-        "--starts", type=int, default=4, metavar="N", help="of the fine-tuning, the best is kept"
+        "--starts",
+        type=int,
+        default=4,
+        metavar="N",
+        help="initialisations of the fine-tuning, of which the best is kept (%(default)s)",
     )
     group.add_argument(
-        "--informed-start", action="store_true", help="one more of the fine-tuning, at w = w*"
+        "--informed-start", action="store_true", help="fine-tune from w = w* as well"
     )
     group.add_argument(
-        "--pretraining-starts", type=int, default=1, metavar="N", help="of the pre-training"
+        "--pretraining-starts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="initialisations of the pre-training, of which the best is kept (%(default)s)",
     )
-    group.add_argument("--tol", type=float, metavar="X", help="rms gradient per weight to train to")
-    group.add_argument("--max-iterations", type=int, default=3000, metavar="N")
-    group.add_argument("--optimiser", choices=tuple(OPTIMISERS))
     group.add_argument(
-        "--checkpoint", metavar="DIR", help="go on from here, and save there what is done"
+        "--tol",
+        type=float,
+        metavar="X",
+        help="root-mean-square gradient a weight to train to (1e-6, in float32 1e-4)",
+    )
+    group.add_argument(
+        "--max-iterations", type=int, default=3000, metavar="N", help="of a training (%(default)s)"
+    )
+    group.add_argument("--optimiser", choices=tuple(OPTIMISERS), help="whose L-BFGS (optax)")
+    group.add_argument(
+        "--checkpoint", metavar="DIR", help="save what is done in DIR, and go on from what is there"
     )
     return group
 
