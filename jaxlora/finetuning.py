@@ -27,6 +27,7 @@ from .sampling import Draws
 from .stability import finetuning_replicon
 from .start import Start
 from .symmetric import identity_like
+from .tails import unseen_norm
 from .tasks import Task
 
 STARTS = {"informed": (1.0, 0.95, 0.2), "uninformed": (0.1, 0.01, 0.2)}  # (q, m, v)
@@ -160,7 +161,7 @@ class StateEvolution(BranchedMap):
             alpha * (k - 2 * self.draws.mean(jnp.trace(force))),
         )
         stein_gap = v * (self.draws.mean(traces) - before) / self.task.tokens
-        return Averages(conjugates, stein_gap, self.draws.mean(norms))
+        return Averages(conjugates, stein_gap, self.draws.mean(norms), unseen_norm(norms))
 
     def replicon(self, v, averages: Averages) -> jax.Array:
         """The replicon (78), from the averages at a fixed point."""
@@ -201,7 +202,8 @@ class Solution(NamedTuple):
 class Description(NamedTuple):
     """What a fixed point says, with its derivatives.
 
-    (q, m, v), conjugates, training error, energy, replicon and the Stein gap of `Averages`.
+    (q, m, v), conjugates, training error, energy, replicon, what rare samples may add to it and the
+    Stein gap of `Averages`.
     """
 
     order: jax.Array
@@ -209,6 +211,7 @@ class Description(NamedTuple):
     train_error: jax.Array
     energy: jax.Array
     replicon: jax.Array
+    unseen_replicon: jax.Array
     stein_gap: jax.Array
 
 
@@ -258,6 +261,7 @@ def describe(
         train_error,
         energy(task, train_error, order[0]),
         evolution.replicon(x[2], averages),
+        jax.lax.stop_gradient(evolution.replicon(x[2], averages.unseen())),
         averages.stein_gap,
     )
 

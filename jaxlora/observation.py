@@ -33,17 +33,19 @@ class FinetuningSet(NamedTuple):
 
 
 class ObservedPretraining(NamedTuple):
-    """(Q, M, V) of each replicate (R, 3), its observables and its Stein gap."""
+    """(Q, M, V) of each replicate (R, 3), its observables, and `Description`'s of its errors."""
 
     order: jax.Array
     values: Pretraining
+    unseen_replicon: jax.Array
     stein_gap: jax.Array
 
 
 class ObservedFinetuning(NamedTuple):
-    """The observables and the Stein gap of each replicate."""
+    """The observables of each replicate, and `Description`'s of its errors."""
 
     values: Finetuning
+    unseen_replicon: jax.Array
     stein_gap: jax.Array
 
 
@@ -69,7 +71,7 @@ def observe_pretraining(sets: PretrainingSet, task: Task, options: Options) -> O
         critical_lam=said.critical_lam,
         replicon=said.replicon,
     )
-    return ObservedPretraining(said.order, values, said.stein_gap)
+    return ObservedPretraining(said.order, values, said.unseen_replicon, said.stein_gap)
 
 
 @Program
@@ -120,7 +122,7 @@ def observe_finetuning(
             for i, start in enumerate(finetuning.STARTS)
         ),
     )
-    return ObservedFinetuning(values, said.stein_gap)
+    return ObservedFinetuning(values, said.unseen_replicon, said.stein_gap)
 
 
 def errors_on_test_draws(task: Task, Q, M, q, m, test: Draws) -> Errors:

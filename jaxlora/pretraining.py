@@ -29,6 +29,7 @@ from .sampling import FieldDraws
 from .spectrum import right_edge, truncated_moments
 from .stability import pretraining_replicon
 from .start import Start
+from .tails import unseen_norm
 from .tasks import Task
 
 
@@ -135,7 +136,8 @@ class StateEvolution(BranchedMap):
         along = self.draws.mean(_dot(gamma, self.draws.first))
         M_hat = -2 * alpha * along / jnp.sqrt(A0) + M / A0 * V_hat
         stein_gap = V * (stein - before) / gamma.shape[0]
-        return Averages(Conjugates(Q_hat, M_hat, V_hat), stein_gap, self.draws.mean(norms))
+        conjugates = Conjugates(Q_hat, M_hat, V_hat)
+        return Averages(conjugates, stein_gap, self.draws.mean(norms), unseen_norm(norms))
 
     def replicon(self, averages: Averages) -> jax.Array:
         """The replicon (theory section 6), from the averages at a fixed point."""
@@ -181,8 +183,8 @@ class Solution(NamedTuple):
 class Description(NamedTuple):
     """What a replicate's fixed point says, with its derivatives.
 
-    (Q, M, V), conjugates, training error, λ_c, replicon and the Stein gap of `Averages`; for
-    λ ≥ λ_c those of Q = M = V = 0.
+    (Q, M, V), conjugates, training error, λ_c, replicon, what rare samples may add to it and the
+    Stein gap of `Averages`; for λ ≥ λ_c those of Q = M = V = 0.
     """
 
     order: jax.Array
@@ -190,6 +192,7 @@ class Description(NamedTuple):
     train_error: jax.Array
     critical_lam: jax.Array
     replicon: jax.Array
+    unseen_replicon: jax.Array
     stein_gap: jax.Array
 
 
@@ -242,6 +245,7 @@ def describe(task: Task, draws: FieldDraws, solution: Solution, options: Options
         evolution.train_error(choose(0.0, minimum.x)),
         critical_lam,
         choose(0.0, evolution.replicon(averages)),
+        jax.lax.stop_gradient(choose(0.0, evolution.replicon(averages.unseen()))),
         choose(0.0, averages.stein_gap),
     )
 

@@ -47,7 +47,7 @@ def summarise_pretraining(
     observed: ObservedPretraining, fixed_point: BranchedFixedPoint, result: jax.Array
 ) -> Pretrained:
     """The pre-training of the replicates, averaged."""
-    values, stderr = mean_and_stderr(observed.values)
+    values, stderr = _values_and_stderr(observed)
     collapsed = result == Result.COLLAPSED
     # A collapsed replicate is exact; what was solved in its place does not count.
     fixed_point = jax.tree.map(partial(_where_first, ~collapsed), fixed_point)
@@ -68,7 +68,7 @@ def summarise_finetuning(
 
     `fixed_point` and `result` have leading axes (replicates, starts).
     """
-    values, stderr = mean_and_stderr(observed.values)
+    values, stderr = _values_and_stderr(observed)
     results = list(jax.vmap(worst)(result.T))
     values = eqx.tree_at(lambda f: [branch.result for branch in f.branches], values, results)
     fixed_point, result = jax.tree.map(lambda x: x[:, lowest], (fixed_point, result))
@@ -119,6 +119,13 @@ def lowest_branch(energies: jax.Array) -> jax.Array:
     least = jnp.min(energies, axis=-1)
     margin = 1e-7 * (1 + jnp.abs(least))
     return jnp.where(energies[..., 0] <= least + margin, 0, jnp.argmin(energies, axis=-1))
+
+
+def _values_and_stderr(observed):
+    """Means and standard errors of the observables; the replicon's with what may be unseen."""
+    values, stderr = mean_and_stderr(observed.values)
+    unseen = jnp.max(observed.unseen_replicon) / observed.unseen_replicon.shape[0]
+    return values, eqx.tree_at(lambda s: s.replicon, stderr, jnp.hypot(stderr.replicon, unseen))
 
 
 def _where_first(usable: jax.Array, x: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import pytest
 from helpers import central_difference
 from scipy.integrate import quad
 
-from jaxlora.tails import FEWEST, SHARE, replace_tails
+from jaxlora.tails import FEWEST, SHARE, replace_tails, unseen_norm
 
 
 @jax.jit
@@ -85,6 +85,21 @@ def test_a_tail_that_has_not_begun_is_not_extrapolated():
     bias = estimates.mean() - expected
     assert abs(bias) < 0.5 * estimates.std() / 8**0.5
     assert estimates.std() < 0.8 * norms.mean(1).std()
+
+
+def test_what_is_unseen_is_a_tail_beyond_the_largest_sample():
+    """E[x; x > t] = 5 t^(−1/4) for Pareto samples of index 5/4 above 1: 2.5 errors on average."""
+    norms = np.sort(1 + np.random.default_rng(0).pareto(5 / 4, (2000, 2**12)))
+    beyond = 5 * norms[:, -1] ** -0.25
+    of_largest = np.asarray(jax.vmap(unseen_norm)(norms)) / (1 - norms[:, -9] / norms[:, -1])
+    ratio = beyond / of_largest
+    assert abs(ratio.mean() - 5 / 2) < 4 * ratio.std() / 2000**0.5
+
+
+def test_of_bounded_norms_nothing_is_unseen():
+    norms = np.random.default_rng(0).uniform(size=2**12)
+    assert 0 < unseen_norm(norms) < 1e-2 * norms.std() / 2**6
+    assert unseen_norm(np.ones(1)) == 0
 
 
 @pytest.mark.parametrize("index", [2.5, 3.2])
