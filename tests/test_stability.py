@@ -164,9 +164,8 @@ def draws_of(tokens):
 
 
 @eqx.filter_jit
-def averages_and_differences(evolution, x, centre, minimum, step):
+def averages_and_differences(evolution, x, centre, data, minimum, step):
     """Averages at a minimum, and per sample |∂γ/∂centre|²_F by central differences of γ."""
-    data = evolution.data(x)
 
     def gradient(shift):
         moved = centre + shift[:, None]
@@ -187,7 +186,9 @@ def test_pretraining_replicon_is_the_response_to_the_centre():
     evolution = pretraining.StateEvolution(task, draws_of(3), Options())
     minimum = eqx.filter_jit(lambda e, x: e.search(x))(evolution, x)
     centre = evolution.fields(x)[1]
-    averages, norms = averages_and_differences(evolution, x, centre, minimum, 1e-4)
+    averages, norms = averages_and_differences(
+        evolution, x, centre, evolution.target, minimum, 1e-4
+    )
     conjugates, replicon = averages.conjugates, evolution.replicon(averages)
     eta = np.sqrt(conjugates.Q) / conjugates.M
     spread = spread_by_quadrature(float(eta), float(2 * task.lam / conjugates.M), 1.0)
@@ -208,7 +209,8 @@ def test_finetuning_replicon_is_the_response_to_the_centre():
     evolution = finetuning.StateEvolution(task, finetuning.SideFields(*fields), draws, Options())
     minimum = eqx.filter_jit(lambda e, x: e.search(x))(evolution, x)
     centre = evolution.centre(x)
-    averages, norms = averages_and_differences(evolution, x, centre, minimum, 1e-4)
+    data = evolution.data(x)
+    averages, norms = averages_and_differences(evolution, x, centre, data, minimum, 1e-4)
     replicon = evolution.replicon(x[2], averages)
     expected = 3 * float(x[2]) ** 2 * float(draws.mean(norms))
     np.testing.assert_allclose(replicon, expected, rtol=1e-5)
@@ -271,6 +273,8 @@ def test_prediction_reports_the_reference_replicon_and_its_verdict(stage):
     assert 0 < stderr < 0.02 * value
     # Five standard errors; ours has 7 degrees of freedom.
     assert abs(value - reference) < 5 * np.hypot(sem, stderr), (value, stderr)
+    replicates = getattr(prediction().replicates, stage).replicon
+    assert stderr > np.std(replicates, ddof=1) / 8**0.5  # that is not all
     status = getattr(prediction().status, stage)
     jumping = status.switched_share >= LARGEST_SWITCHED_SHARE
     assert abs(float(status.stein_gap)) < LARGEST_JUMP_SHARE
