@@ -228,16 +228,21 @@ STOCK = [
 
 @pytest.mark.parametrize(("stage", "name", "tokens", "solver"), STOCK)
 def test_stock_solvers_find_the_same_minima(stage, name, tokens, solver):
-    """Points agree to the stock solvers' gradient of 1e-8, and values to the square of that."""
+    """Points agree to the stock solvers' gradient of 1e-8, and values to the square of that.
+
+    The line search of `jaxopt.LBFGS` gives up on a sample here and there.
+    """
     scale, case = 0.5, case_of(stage, name, tokens, 0.5)
     stock = make_solver(solver, problem_of(stage, name, tokens), 1e-8)
     found, state = jax.jit(stock.run)(case.centre, scale, case.centre, case.data)
     ours = minimum_of(stage, name, tokens, scale)
     values = [objective_values(stage, name, tokens, scale, x) for x in (ours.x, found)]
-    np.testing.assert_allclose(values[1], values[0], rtol=1e-12)
-    np.testing.assert_allclose(found, ours.x, atol=1e-7)
+    done = np.asarray(state.error) < 1e-8
+    assert np.mean(done) >= 0.9
+    np.testing.assert_allclose(values[1][done], values[0][done], rtol=1e-12)
+    np.testing.assert_allclose(found[:, done], ours.x[:, done], atol=1e-7)
+    assert np.all(values[0] <= values[1] * (1 + 1e-12))
     assert ours.largest_gradient < 1e-10
-    assert np.max(state.error) < 1e-8
 
 
 def test_unknown_solver_is_refused_with_what_is_allowed():
