@@ -175,10 +175,10 @@ def torch(stage: str, dimension: int) -> dict:
     with contextlib.suppress(Reached):
         optimiser.step(closure)
     peak = peak_megabytes()
-    ours = eqx.filter_jit(lambda objective, x: objective.value_and_gradient(x))
+    our_evaluate = eqx.filter_jit(lambda objective, x: objective.value_and_gradient(x))
     each, ours_each = times_in_turn(
         lambda: evaluate(begin.clone().requires_grad_(True)),
-        lambda: jax.block_until_ready(ours(objective, start)),
+        lambda: jax.block_until_ready(our_evaluate(objective, start)),
     )
     return trace.result() | {
         "ms_per_evaluation": 1e3 * each,

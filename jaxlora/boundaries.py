@@ -144,8 +144,9 @@ def parting_boundary(
 ) -> Parting:
     """Where the informed and the uninformed fixed point part as `along` varies (section 5).
 
-    They must be apart at one end of `bracket` and the same at the other, else ValueError. Keywords
-    as in `predict`.
+    They must be apart at one end of `bracket` and the same at the other, else ValueError. Where
+    replicates part at different values, by several per cent at times, their mean distance falls in
+    steps, of which one is found. Keywords as in `predict`.
     """
 
     def distance_and_gap(solved: Prediction) -> Observed:

@@ -33,7 +33,10 @@ class FinetuningSet(NamedTuple):
 
 
 class ObservedPretraining(NamedTuple):
-    """(Q, M, V) of each replicate (R, 3), its observables, and `Description`'s of its errors."""
+    """(Q, M, V) of each replicate (R, 3), its observables, what its replicon may lack, its gap.
+
+    The last two are `unseen_replicon` and `stein_gap` of a `Description`.
+    """
 
     order: jax.Array
     values: Pretraining
@@ -42,7 +45,7 @@ class ObservedPretraining(NamedTuple):
 
 
 class ObservedFinetuning(NamedTuple):
-    """The observables of each replicate, and `Description`'s of its errors."""
+    """The observables of each replicate, what its replicon may lack, and its Stein gap."""
 
     values: Finetuning
     unseen_replicon: jax.Array

@@ -200,7 +200,7 @@ def test_search_that_a_pilot_cuts_short_finds_what_an_exhaustive_one_does(delta,
     large = {"samples": 2**13, "replicates": 2, "throw": False}
     short = solve_finetuning(task, **large)
     exhaustive = solve_finetuning(task, **large, options=Options(exhaustive=True))
-    assert short.status.result == exhaustive.status.result == jaxlora.Result.CONVERGED
+    assert short.status.result == exhaustive.status.result == Result.CONVERGED
     assert (float(exhaustive.status.switched_share) > 1e-3) == competing
     for got, expected in ((short.values, exhaustive.values), (short.stderr, exhaustive.stderr)):
         np.testing.assert_allclose(got.test_error, expected.test_error, rtol=1e-8)
