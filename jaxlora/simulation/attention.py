@@ -58,7 +58,7 @@ def project(inputs: jax.Array, factor: jax.Array) -> jax.Array:
     """X F (n, T, k) of sequences (n, T, D)."""
     count, tokens, dimension = inputs.shape
     # As one matrix product: batches of T rows are slow.
-    rows = inputs.reshape(-1, dimension) @ factor
+    rows = jnp.matmul(inputs.reshape(-1, dimension), factor, precision="highest")
     return rows.reshape(count, tokens, -1)
 
 
@@ -69,7 +69,10 @@ def backproject(inputs: jax.Array, rows: jax.Array) -> jax.Array:
         # Blocks that stay in the cache, summed at the end, are read at the memory's full speed.
         blocks = block_count(inputs)
         sums = jnp.einsum(
-            "br,brd->bd", rows.reshape(blocks, -1), inputs.reshape(blocks, -1, dimension)
+            "br,brd->bd",
+            rows.reshape(blocks, -1),
+            inputs.reshape(blocks, -1, dimension),
+            precision="highest",
         )
         return jnp.sum(sums, axis=0)[:, None]
     # XLA for CPUs contracts over leading axes at half the speed: transposing costs less.

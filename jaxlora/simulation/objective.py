@@ -101,21 +101,26 @@ class Objective(eqx.Module):
 
     def _part_term(self, part: TrainingSet, factor, along, norm):
         rows = project(part.inputs, factor)
+        value, force, by_norm = self.forces(part, rows, norm)
+        if along is not factor:
+            rows = project(part.inputs, along)
+        return value, backproject(part.inputs, force_times(force, rows)), by_norm
 
+    def forces(
+        self, part: TrainingSet, rows: jax.Array, norm: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The data loss as a function of its `rows` X F (n, T, k) and the `norm` |F|².
+
+        With it come its derivatives: K (T, T, n) of each sample, by whose products K_μ X_μ F those
+        by X_μ F are given, and that by |F|².
+        """
         output, pull_back = jax.vjp(self._output(part), products(rows), norm)
         difference = output - part.target
         moved = times_gram(difference, part.gram)
         value = accurate_sum(jnp.sum(difference * moved, axis=(0, 1)))
         # Gram matrices are symmetric; autodiff would not know.
         force, by_norm = pull_back(2 * moved)
-        if along is not factor:
-            rows = project(part.inputs, along)
-        force = jnp.moveaxis(force + jnp.swapaxes(force, 0, 1), -1, 0)
-        # Sums over the T tokens rather than a batched product, as in `products`.
-        back = jnp.zeros_like(rows)
-        for b in range(rows.shape[1]):
-            back += force[:, :, b, None] * rows[:, None, b]
-        return value, backproject(part.inputs, back), by_norm
+        return value, force + jnp.swapaxes(force, 0, 1), by_norm
 
     def _output(self, data: TrainingSet):
         """σ(A) as a function of X F Fᵀ Xᵀ (T, T, n) and |F|²."""
@@ -135,6 +140,16 @@ class Objective(eqx.Module):
         if self.empirical or factor.shape[1] == 1:
             return self.data.count
         return part_size(self.data.inputs)
+
+
+def force_times(force: jax.Array, rows: jax.Array) -> jax.Array:
+    """K_μ B_μ (n, T, k) for K (T, T, n) and rows B (n, T, k)."""
+    force = jnp.moveaxis(force, -1, 0)
+    # Sums over the T tokens rather than a batched product, as in `products`.
+    moved = jnp.zeros_like(rows)
+    for b in range(rows.shape[1]):
+        moved += force[:, :, b, None] * rows[:, None, b]
+    return moved
 
 
 def output_distance(difference: jax.Array, gram: jax.Array) -> jax.Array:

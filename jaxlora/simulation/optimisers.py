@@ -51,6 +51,12 @@ class OptaxLBFGS:
         """What the state knows of the point it belongs to."""
         return state[1]
 
+    @staticmethod
+    def corrected(state, value: jax.Array, gradient: jax.Array):
+        """The state with another value and gradient of its point."""
+        inner, at = state
+        return inner, at._replace(value=value, gradient=gradient)
+
 
 class JaxoptLBFGS:
     """`jaxopt.LBFGS`, whose line search is Zoom."""
@@ -78,6 +84,11 @@ class JaxoptLBFGS:
     def progress(state) -> Progress:
         """What the state knows of the point it belongs to."""
         return Progress(state.value, state.grad, state.num_fun_eval)
+
+    @staticmethod
+    def corrected(state, value: jax.Array, gradient: jax.Array):
+        """The state with another value and gradient of its point."""
+        return state._replace(value=value, grad=gradient)
 
 
 OPTIMISERS = {"optax": OptaxLBFGS(), "jaxopt": JaxoptLBFGS()}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..options import PRECISIONS
 from ..programs import devices
 from ..tasks import Task
+from .nearby import is_worth
 from .optimisers import MEMORY
 from .training import Training
 
@@ -123,7 +124,8 @@ def sizes_of(task: Task, setting: Setting) -> Sizes:
 def bytes_needed(sizes: Sizes, setting: Setting) -> int:
     """About the largest memory that the experiment takes at a time, in bytes.
 
-    The sequences, a dozen T×T matrices for each, and the optimiser's pairs of steps and gradients.
+    The sequences, a dozen T×T matrices for each, the optimiser's pairs of steps and gradients, and
+    a copy of the fine-tuning's sequences in float32 where training takes one.
     """
     D, T = sizes.dimension, sizes.tokens
     pairs = 2 * MEMORY + 12
@@ -131,6 +133,9 @@ def bytes_needed(sizes: Sizes, setting: Setting) -> int:
     # Candidates of a trained layer are drawn with their sequences.
     drawn = sizes.candidates if sizes.samples else sizes.finetuning_samples
     finetuning = drawn * T * (D + 12 * T) + 12 * sizes.candidates * T * T + pairs * D
+    inputs = sizes.finetuning_samples * T * D
+    if is_worth(inputs, setting.dtype):
+        finetuning += inputs // 2
     if setting.empirical:
         pretraining += 2 * sizes.samples * T * sizes.rank
     return setting.dtype.itemsize * (max(pretraining, finetuning) + D * (sizes.rank + D))

@@ -16,12 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .nearby import Nearby, in_single, near, near_zero
 from .objective import Objective
 from .optimisers import OPTIMISERS
 
 # Iterations between two changes of the units, which forget the Hessian; later ones change little.
 SEGMENTS = (20, 20, 30, 40)
 LAST_SEGMENT = 100
+ONE_COLUMN_SEGMENT = 50  # has no units; between two segments the gradient is found exactly
 SMALL_COLUMN = 1e-2  # columns of smaller norm than this share of the largest are dropped
 UNIT_FLOOR = 0.17  # the smallest unit, relative to the largest norm of a column
 RANK_STEPS = 8  # the number of columns is a multiple of P/8: each new one is compiled anew,
@@ -122,9 +124,13 @@ def train(
     size = start.size**0.5
     resolution = 4 * float(jnp.finfo(start.dtype).eps)
     reduces = training.rescale and columns > 1
-    place = _unpack(saved, objective, training) if saved else _begin(objective, start, training)
+    single = in_single(objective.data.inputs, columns)
+    local = objective if single is None else near_zero(objective, single)
+    place = _unpack(saved, local, training) if saved else _begin(local, start, training)
     slack = np.nan
     while True:
+        if single is not None and place.segment > 0:
+            local, place = _move_near(objective, single, place, optimiser)
         gradient = float(_gradient_norm(optimiser, place)) / size
         value = float(optimiser.progress(place.state).value)
         # Rounding hides what decrease there may still be.
@@ -145,10 +151,10 @@ def train(
             break
         if reduces and 0 < place.segment <= len(SEGMENTS):
             place = _continue(objective, _reduced(objective, place, columns), training, place)
-        length = SEGMENTS[place.segment] if place.segment < len(SEGMENTS) else LAST_SEGMENT
+        length = _segment_length(place.segment, columns)
         length = min(length, training.max_iterations - place.iterations)
         scaled, state, steps = _advance(
-            objective,
+            local,
             place.scaled,
             place.unit,
             place.state,
@@ -190,6 +196,20 @@ def _continue(objective, factor_and_unit, training, place: _Place) -> _Place:
     return place._replace(
         scaled=scaled, unit=unit, state=state, evaluations=done, last_value=np.inf
     )
+
+
+def _segment_length(segment: int, columns: int) -> int:
+    """The most iterations of a segment."""
+    if columns == 1:
+        return ONE_COLUMN_SEGMENT
+    return SEGMENTS[segment] if segment < len(SEGMENTS) else LAST_SEGMENT
+
+
+def _move_near(objective, single, place: _Place, optimiser) -> tuple[Nearby, _Place]:
+    """The objective near the place, and the place with the exact value and gradient there."""
+    nearby, value, gradient = near(objective, single, place.scaled * place.unit)
+    state = optimiser.corrected(place.state, value, gradient * place.unit)
+    return nearby, place._replace(state=state, evaluations=place.evaluations + 1)
 
 
 def _reduced(objective, place: _Place, columns: int) -> tuple[jax.Array, jax.Array]:
