@@ -24,7 +24,7 @@
 # +\lambda'\|w\|^2.\tag{3}$$
 #
 # The theory is for $D\to\infty$. At finite $D$ every number scatters from seed to seed, and its
-# mean is off by $O(1/D)$, away from transitions. Figure 1's parameters again, at $\lambda=0.02$
+# mean is off by $c/\sqrt D+b/D$, away from transitions. Figure 1's parameters again, at $\lambda=0.02$
 # and $\lambda'=0.2$.
 
 # %%
@@ -97,11 +97,12 @@ for symbol, one in shown.items():
     print(f"{symbol:8}", *cells, sep="  ")
 
 # %% [markdown]
-# ## The trend in $1/D$
+# ## The trend with $D$
 #
 # $E$, $\Delta_{\mathrm{eff}}$, $o_w$ and others are off by more than their errors at $D=25$ and 50,
-# and approach the theory with $D$. The fit $a+b/D$ takes such effects of finite size out: $a$ is
-# what theory predicts, which $z(a)$ tells.
+# and approach the theory with $D$. The fit $a+c/\sqrt D+b/D$ takes such effects of finite size out:
+# $a$ is what theory predicts, which $z(a)$ tells. The root comes from third cumulants such as
+# $\mathbb E\,A_{ab}A_{bc}A_{ca}=\mathrm{Tr}\,\hat S^3/D^3$, which are of that order.
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True)
@@ -112,8 +113,10 @@ for axis, symbol, label in zip(axes.flat, labels, latex, strict=True):
     inverse = np.array([1 / size.dimension for size in one.sizes])
     values, errors = zip(*((size.value, 2 * size.stderr) for size in one.sizes), strict=True)
     axis.errorbar(inverse, values, errors, fmt="o", color=BLUE, markersize=4, label="layers")
-    line = np.array([0, max(inverse)])
-    axis.plot(line, trend.limit + trend.slope * line, color=BLUE, linewidth=1, label="$a+b/D$")
+    sizes = 1 / np.linspace(1e-4, max(inverse), 200)
+    fit = [trend.limit + trend.finite_size(size) for size in sizes]
+    axis.plot(1 / sizes, fit, color=BLUE, linewidth=1, label=r"$a+c/\sqrt{D}+b/D$")
+    axis.errorbar(0, trend.limit, 2 * trend.limit_stderr, fmt="_", color=BLUE, capsize=3)
     axis.errorbar(
         0, one.theory, 2 * one.theory_stderr, fmt="*", color=ORANGE, markersize=11, label="theory"
     )
@@ -144,7 +147,7 @@ plt.show()
 # %% [markdown]
 # ## What to take away
 #
-# - Put error bars of both beside each other: `compare` does, and says how far the trend in $1/D$
+# - Put error bars of both beside each other: `compare` does, and says how far the trend with $D$
 #   explains a difference.
 # - Layers of a hundred dimensions follow the theory to a few per cent, and the spectrum of what
 #   they learnt, with its share of exact zeros, to the statistics of four hundred eigenvalues and

@@ -1,11 +1,13 @@
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from points import figure_1, figure_3, given
 
 import jaxlora
 from jaxlora.simulation import Setting, run_seed, simulate
+from jaxlora.simulation.attention import layer_field
 from jaxlora.simulation.comparison import _trend, compare
 
 
@@ -34,15 +36,44 @@ def test_theory_is_the_limit(task, sizes):
             assert abs(size.value - observable.theory) <= allowed, (observable, size)
 
 
-def test_trend_is_the_weighted_fit():
-    sizes, errors = np.array([50.0, 100.0, 400.0]), np.array([0.02, 0.01, 0.03])
-    values = 0.7 + 3 / sizes
-    trend = _trend(list(zip(sizes, values, errors, strict=True)), 0.6, 0.05)
-    np.testing.assert_allclose((trend.limit, trend.slope), (0.7, 3))
-    _, covariance = np.polyfit(1 / sizes, values, 1, w=1 / errors, cov="unscaled")
-    np.testing.assert_allclose(trend.slope_stderr, np.sqrt(covariance[0, 0]))
-    np.testing.assert_allclose(trend.limit_stderr, np.sqrt(covariance[1, 1]))
-    np.testing.assert_allclose(trend.z, 0.1 / np.hypot(trend.limit_stderr, 0.05))
+def test_trend_of_precise_numbers_is_the_polynomial_through_them():
+    sizes, values = np.array([50.0, 100.0, 200.0]), np.array([0.76, 0.73, 0.72])
+    trend = _trend([(D, value, 1e-7) for D, value in zip(sizes, values, strict=True)], 0.6, 0.05)
+    slope, root, limit = np.polyfit(sizes**-0.5, values, 2)
+    np.testing.assert_allclose((trend.limit, trend.root, trend.slope), (limit, root, slope), 1e-4)
+    np.testing.assert_allclose([trend.finite_size(D) for D in sizes], values - limit, 1e-4)
+    np.testing.assert_allclose(trend.z, (limit - 0.6) / 0.05, 1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(50.0, 100.0), (50.0, 100.0, 200.0, 400.0)])
+def test_errors_of_the_trend_are_those_of_its_assumptions(sizes):
+    """Of numbers a + c/√D + b/D with errors and a factor c of a's order, drawn many times."""
+    rng = np.random.default_rng(0)
+    sizes, errors = np.array(sizes), 0.02 / np.arange(1, len(sizes) + 1)
+    misses = []
+    for _ in range(2000):
+        c, b = rng.standard_normal(), 5 * rng.standard_normal()
+        values = 1 + c / np.sqrt(sizes) + b / sizes + errors * rng.standard_normal(len(sizes))
+        misses.append(_trend(list(zip(sizes, values, errors, strict=True)), 1.0, 0.0).z)
+    # Its scale of c is the largest value, which scatters about 1. Four standard errors of each.
+    assert abs(np.mean(misses)) < 4 / np.sqrt(2000) + 0.05
+    assert abs(np.std(misses) - 1) < 4 / np.sqrt(2 * 2000) + 0.1
+
+
+def test_third_cumulants_of_fields_are_of_order_one_over_root_d():
+    """Which is why the trend has a term 1/√D."""
+    for dimension in (30, 120):
+        keys = jax.random.split(jax.random.key(dimension))
+        W = jax.random.normal(keys[0], (dimension, dimension))
+        S = np.asarray(W @ W.T) / dimension**0.5
+        expected = np.trace(S @ S @ S) / dimension**3
+        # E (x²/P)³ = 5 of a square Wishart matrix.
+        np.testing.assert_allclose(expected * dimension**0.5, 5, rtol=0.2)
+        A = np.asarray(layer_field(W, jax.random.normal(keys[1], (40_000, 3, dimension))))
+        product = A[0, 1] * A[1, 2] * A[2, 0]
+        error = product.std() / np.sqrt(product.size)
+        assert abs(product.mean() - expected) < 4 * error
+        assert expected > 5 * error
 
 
 @pytest.mark.slow

@@ -1,4 +1,9 @@
-"""Theory and experiments of the same parameters side by side, and their trend in 1/D."""
+"""Theory and experiments of the same parameters side by side, and their trend with D.
+
+Third cumulants of the pre-activations, such as E A_ab A_bc A_ca = Tr Ŝ³/D³ with eigenvalues of
+Ŝ/√D of order one, are of order 1/√D, and so are corrections to the limit D → ∞. Those in 1/D can
+have larger factors, and prevail up to a D of a hundred or so.
+"""
 
 import math
 from collections.abc import Sequence
@@ -31,16 +36,24 @@ class Compared(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """The fit a + b/D of a number over several D, by least squares of its standard errors.
+    """The fit a + c/√D + b/D of a number over several D, by least squares of its standard errors.
 
-    `limit` is a, `slope` b; `z` the difference of a from the theory in standard errors of both.
+    `limit` is a, `root` c and `slope` b; `z` is the difference of a from the theory in standard
+    errors of both. Sizes within a factor of ten hardly tell c from b, so c is taken to be of the
+    order of the number itself: 0 with its largest value as a standard error, one more datum.
     """
 
     limit: float
     limit_stderr: float
+    root: float
+    root_stderr: float
     slope: float
     slope_stderr: float
     z: float
+
+    def finite_size(self, dimension: int) -> float:
+        """What it ascribes to finite D."""
+        return self.root / dimension**0.5 + self.slope / dimension
 
 
 class Observable(NamedTuple):
@@ -81,7 +94,7 @@ def compare(prediction: Prediction, simulations: Sequence[Simulation]) -> list[O
 
 def _compared(dimension, value, stderr, theory, error, trend: Trend | None) -> Compared:
     both = math.hypot(stderr, error)
-    finite_size = abs(trend.slope) / dimension if trend is not None else 0.0
+    finite_size = abs(trend.finite_size(dimension)) if trend is not None else 0.0
     difference = value - theory
     allowed = abs(difference) <= 3 * both + finite_size
     return Compared(dimension, value, stderr, _ratio(difference, both), allowed)
@@ -91,12 +104,14 @@ def _trend(measured, theory: float, error: float) -> Trend | None:
     sizes, values, errors = (np.array(column, float) for column in zip(*measured, strict=True))
     if len(set(sizes)) < 2 or not np.all(errors > 0):
         return None
-    design = np.stack([np.ones_like(sizes), 1 / sizes], axis=1) / errors[:, None]
+    rows = np.stack([np.ones_like(sizes), sizes**-0.5, 1 / sizes], axis=1) / errors[:, None]
+    design = np.vstack([rows, [0, 1 / np.max(np.abs(values)), 0]])
     covariance = np.linalg.inv(design.T @ design)
-    limit, slope = covariance @ design.T @ (values / errors)
-    spread = np.sqrt(np.diag(covariance))
-    z = _ratio(limit - theory, math.hypot(spread[0], error))
-    return Trend(float(limit), float(spread[0]), float(slope), float(spread[1]), z)
+    limit, root, slope = map(float, covariance @ design.T @ np.append(values / errors, 0))
+    spreads = map(float, np.sqrt(np.diag(covariance)))
+    limit_stderr, root_stderr, slope_stderr = spreads
+    z = _ratio(limit - theory, math.hypot(limit_stderr, error))
+    return Trend(limit, limit_stderr, root, root_stderr, slope, slope_stderr, z)
 
 
 def _ratio(difference: float, error: float) -> float:
