@@ -24,8 +24,8 @@
 # +\lambda'\|w\|^2.\tag{3}$$
 #
 # The theory is for $D\to\infty$. At finite $D$ every number scatters from seed to seed, and its
-# mean is off by $c/\sqrt D+b/D$, away from transitions. Figure 1's parameters again, at $\lambda=0.02$
-# and $\lambda'=0.2$.
+# mean is off by $c/\sqrt D+b/D$, away from transitions. Figure 1's parameters again, at
+# $\lambda=0.02$ and $\lambda'=0.2$.
 
 # %%
 import jax
