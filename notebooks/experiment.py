@@ -102,7 +102,8 @@ for symbol, one in shown.items():
 # $E$, $\Delta_{\mathrm{eff}}$, $o_w$ and others are off by more than their errors at $D=25$ and 50,
 # and approach the theory with $D$. The fit $a+c/\sqrt D+b/D$ takes such effects of finite size out:
 # $a$ is what theory predicts, which $z(a)$ tells. The root comes from third cumulants such as
-# $\mathbb E\,A_{ab}A_{bc}A_{ca}=\mathrm{Tr}\,\hat S^3/D^3$, which are of that order.
+# $\mathbb E\,A_{ab}A_{bc}A_{ca}=\mathrm{Tr}\,\hat S^3/D^3$, which are of that order; $c$ is taken
+# to be of the order of the number itself, as so few sizes hardly tell it from $b$.
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True)

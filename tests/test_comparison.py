@@ -8,7 +8,7 @@ from points import figure_1, figure_3, given
 import jaxlora
 from jaxlora.simulation import Setting, run_seed, simulate
 from jaxlora.simulation.attention import layer_field
-from jaxlora.simulation.comparison import _trend, compare
+from jaxlora.simulation.comparison import _compared, _trend, compare
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,23 @@ def test_theory_is_the_limit(task, sizes):
             assert abs(size.value - observable.theory) <= allowed, (observable, size)
 
 
-def test_trend_of_precise_numbers_is_the_polynomial_through_them():
-    sizes, values = np.array([50.0, 100.0, 200.0]), np.array([0.76, 0.73, 0.72])
-    trend = _trend([(D, value, 1e-7) for D, value in zip(sizes, values, strict=True)], 0.6, 0.05)
-    slope, root, limit = np.polyfit(sizes**-0.5, values, 2)
+SIZES = np.array([50.0, 100.0, 200.0])
+
+
+def trend_of(sizes, values, errors, theory, error=0.0, root=True):
+    errors = np.broadcast_to(errors, np.shape(values))
+    return _trend(list(zip(sizes, values, errors, strict=True)), theory, error, root)
+
+
+@pytest.mark.parametrize("errors", [1e-7, 1e-10])
+def test_trend_of_precise_numbers_is_the_polynomial_through_them(errors):
+    values = np.array([0.76, 0.73, 0.72])
+    trend = trend_of(SIZES, values, errors, 0.6, 0.05)
+    slope, root, limit = np.polyfit(SIZES**-0.5, values, 2)
     np.testing.assert_allclose((trend.limit, trend.root, trend.slope), (limit, root, slope), 1e-4)
-    np.testing.assert_allclose([trend.finite_size(D) for D in sizes], values - limit, 1e-4)
+    np.testing.assert_allclose([trend.finite_size(D) for D in SIZES], values - limit, 1e-4)
     np.testing.assert_allclose(trend.z, (limit - 0.6) / 0.05, 1e-4)
+    assert trend_of(SIZES, values, 1e-14, 0.6) is None
 
 
 @pytest.mark.parametrize("sizes", [(50.0, 100.0), (50.0, 100.0, 200.0, 400.0)])
@@ -54,10 +64,34 @@ def test_errors_of_the_trend_are_those_of_its_assumptions(sizes):
     for _ in range(2000):
         c, b = rng.standard_normal(), 5 * rng.standard_normal()
         values = 1 + c / np.sqrt(sizes) + b / sizes + errors * rng.standard_normal(len(sizes))
-        misses.append(_trend(list(zip(sizes, values, errors, strict=True)), 1.0, 0.0).z)
+        misses.append(trend_of(sizes, values, errors, 1.0).z)
     # Its scale of c is the largest value, which scatters about 1. Four standard errors of each.
     assert abs(np.mean(misses)) < 4 / np.sqrt(2000) + 0.05
     assert abs(np.std(misses) - 1) < 4 / np.sqrt(2 * 2000) + 0.1
+
+
+def test_trend_of_a_number_that_vanishes_in_the_limit():
+    trend = trend_of(SIZES, 1 / np.sqrt(SIZES), 0.005, 0.0)
+    assert abs(trend.z) < 3
+    assert abs(trend.root - 1) < 3 * trend.root_stderr
+
+
+def test_trend_beside_gaussian_fields_is_a_line():
+    errors = np.array([0.02, 0.01, 0.03])
+    trend = trend_of(SIZES, 0.7 + 3 / SIZES, errors, 0.6, 0.05, root=False)
+    np.testing.assert_allclose((trend.limit, trend.slope), (0.7, 3))
+    assert trend.root == trend.root_stderr == 0
+    _, covariance = np.polyfit(1 / SIZES, SIZES, 1, w=1 / errors, cov="unscaled")
+    np.testing.assert_allclose(trend.slope_stderr, np.sqrt(covariance[0, 0]))
+    np.testing.assert_allclose(trend.limit_stderr, np.sqrt(covariance[1, 1]))
+    np.testing.assert_allclose(trend.z, 0.1 / np.hypot(trend.limit_stderr, 0.05))
+
+
+def test_what_finite_size_does_not_explain_is_not_allowed():
+    trend = trend_of(SIZES, 0.7 + 3 / SIZES, 0.001, 0.7, root=False)
+    assert _compared(50, 0.76, 0.001, 0.7, 0.0, trend).allowed
+    assert not _compared(50, 0.64, 0.001, 0.7, 0.0, trend).allowed
+    assert not _compared(50, 0.76, 0.001, 0.7, 0.0, None).allowed
 
 
 def test_third_cumulants_of_fields_are_of_order_one_over_root_d():

@@ -119,7 +119,7 @@ def _to_table(task: Task, observables: list[Observable]) -> str:
     trended = any(observable.trend is not None for observable in observables)
     header = ["", "theory", *(f"D = {D}" for D in dimensions), *(f"z({D})" for D in dimensions)]
     if trended:
-        header += ["D → ∞", "z(∞)", "times 1/√D", "times 1/D"]
+        header += ["D → ∞", "z(∞)", "c of c/√D", "b of b/D"]
     lines = [header]
     stage = None
     for observable in observables:
@@ -131,8 +131,8 @@ def _to_table(task: Task, observables: list[Observable]) -> str:
         cells += [_z(size.z) for size in observable.sizes]
         if (trend := observable.trend) is not None:
             cells += [_pair(trend.limit, trend.limit_stderr), _z(trend.z)]
-            cells.append(f"{trend.root:+.2f} ± {trend.root_stderr:.0e}")
-            cells.append(f"{trend.slope:+.2f} ± {trend.slope_stderr:.0e}")
+            cells.append(_pair(trend.root, trend.root_stderr))
+            cells.append(_pair(trend.slope, trend.slope_stderr))
         lines.append(cells)
     widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(header))]
     parameters = "  ".join(f"{k}={v}" for k, v in parameters_of(task).items() if v is not None)
@@ -143,8 +143,8 @@ def _to_table(task: Task, observables: list[Observable]) -> str:
     notes = [
         "z: differences from the theory in standard errors of both. Of N seeds they scatter like",
         "Student's t of N - 1 degrees of freedom. At finite D they include what falls with D, as",
-        "1/√D and 1/D away from collapse and where replicons are below 1. D → ∞ is what a fit of",
-        "both leaves, the factor of 1/√D taken to be of the order of the number itself.",
+        "c/√D + b/D away from collapse and where replicons are below 1. D → ∞ is what a fit of it",
+        "leaves, with c of the order of the number itself; c = 0 for a given pre-training.",
     ]
     return "\n".join([parameters, "", *table, "", *notes])
 

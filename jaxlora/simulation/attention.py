@@ -77,7 +77,7 @@ def backproject(inputs: jax.Array, rows: jax.Array) -> jax.Array:
         return jnp.sum(sums, axis=0)[:, None]
     # XLA for CPUs contracts over leading axes at half the speed: transposing costs less.
     transposed = jax.lax.optimization_barrier(inputs.reshape(-1, dimension).T)
-    return transposed @ rows.reshape(-1, rows.shape[2])
+    return jnp.matmul(transposed, rows.reshape(-1, rows.shape[2]), precision="highest")
 
 
 def products(rows: jax.Array) -> jax.Array:
