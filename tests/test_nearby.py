@@ -81,6 +81,17 @@ def test_training_ends_where_that_in_double_precision_does(monkeypatch, objectiv
     np.testing.assert_allclose(mixed.gradient, jnp.linalg.norm(gradient) / D**0.5, rtol=1e-4)
 
 
+def test_a_start_at_rest_is_judged_by_the_exact_gradient(objective):
+    start = train(objective, weights(4), Training(tol=1e-9)).factor
+    again = train(objective, start, Training(tol=1e-5))
+    assert again.converged
+    assert again.iterations == 0
+    value, gradient = objective.value_and_gradient(start)
+    np.testing.assert_allclose(again.value, value, rtol=1e-14)
+    # Of rounded products it would be a hundred times as large.
+    np.testing.assert_allclose(again.gradient, jnp.linalg.norm(gradient) / D**0.5, rtol=1e-3)
+
+
 @pytest.mark.parametrize("optimiser", ["optax", "jaxopt"])
 def test_interrupted_training_ends_at_the_same_numbers(objective, optimiser):
     settings, places = Training(optimiser, tol=1e-11), []

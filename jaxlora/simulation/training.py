@@ -136,7 +136,9 @@ def train(
         # Rounding hides what decrease there may still be.
         stalled = place.segment > len(SEGMENTS) and value >= place.last_value * (1 - resolution)
         watch(Report(place.iterations, gradient, training.tol, time.monotonic() - begun))
-        at_rest = converged = gradient <= training.tol
+        # Rest that only rounded products tell of is looked at again, after a segment of no steps.
+        exact = single is None or place.segment > 0
+        at_rest = converged = exact and gradient <= training.tol
         if at_rest and reduces:
             slack, escape = _escape(objective, place.scaled * place.unit, columns, training.tol)
             # At rest, but at a saddle where columns are missing still.
