@@ -1,17 +1,16 @@
 """Training real layers: ours against PyTorch's and SciPy's L-BFGS on the same data and loss.
 
 Every run is a process of its own, so that its peak memory is its own. All start at the same weights
-and stop at a root-mean-square gradient of 1e-6 a weight; that they end at the same objective is
-checked. SciPy is given our compiled loss; PyTorch computes its own, with its better number of
-threads. Times leave out drawing the data and compiling, which is stated apart. A single evaluation
-is timed against PyTorch's in its process, in turn and on the same memory: that of two need
-not be equally fast. "double" is our fine-tuning without products in float32.
+and stop at a root-mean-square gradient of 1e-6 a weight; how much higher than ours the objective is
+where they end is stated. SciPy is given our compiled loss; PyTorch computes its own, with its
+better number of threads. Times leave out drawing the data and compiling, which is stated apart. A
+single evaluation is timed against PyTorch's in its process, in turn and on the same memory: that of
+two need not be equally fast. "alone" is our fine-tuning by L-BFGS alone, with products in float64.
 """
 
 import argparse
 import contextlib
 import json
-import math
 import os
 import resource
 import statistics
@@ -50,15 +49,12 @@ def problem(stage: str, dimension: int, seed: int = 0):
     return objective, jax.random.normal(jax.random.key(5 + seed), (dimension, columns), jnp.float64)
 
 
-def double(stage: str, dimension: int) -> dict:
-    """Our training with all products in float64."""
-    from jaxlora.simulation import nearby
-
-    nearby.WORTH_BYTES = math.inf
-    return ours(stage, dimension)
+def alone(stage: str, dimension: int) -> dict:
+    """Our training by L-BFGS alone, in float64."""
+    return ours(stage, dimension, "optax-alone")
 
 
-def ours(stage: str, dimension: int) -> dict:
+def ours(stage: str, dimension: int, optimiser: str = "optax") -> dict:
     """Our training, and the machine's limits for a single evaluation in float64."""
     import equinox as eqx
     import jax
@@ -68,10 +64,10 @@ def ours(stage: str, dimension: int) -> dict:
 
     objective, start = problem(stage, dimension)
     begun = time.perf_counter()
-    train(objective, start, Training())
+    train(objective, start, Training(optimiser))
     first = time.perf_counter() - begun
     begun = time.perf_counter()
-    trained = train(objective, start, Training())
+    trained = train(objective, start, Training(optimiser))
     taken = time.perf_counter() - begun
     evaluate = eqx.filter_jit(lambda objective, x: objective.value_and_gradient(x))
     once = best_time(lambda: jax.block_until_ready(evaluate(objective, start)))
@@ -274,7 +270,7 @@ def child(arguments: list[str]) -> None:
     solver, stage, dimension = arguments
     functions = {
         "ours": ours,
-        "double": double,
+        "alone": alone,
         "scipy": scipy,
         "torch": torch,
         "batched": batched,
@@ -318,13 +314,14 @@ def main() -> None:
     for stage, dimension in sizes:
         solvers = ["ours", "torch", "scipy"]
         if stage == "finetuning":
-            solvers.insert(1, "double")
+            solvers.insert(1, "alone")
         results = {name: run(name, stage, dimension) for name in solvers}
         best = results["ours"]
         for name, result in results.items():
-            same = abs(result["value"] / best["value"] - 1) <= MARGIN
+            above = result["value"] / best["value"] - 1
             ratio = result["seconds"] and result["seconds"] / best["seconds"]
-            row = {"stage": stage, "D": dimension, "solver": name, **result, "same_minimum": same}
+            row = {"stage": stage, "D": dimension, "solver": name, **result, "above_ours": above}
+            row["same_minimum"] = abs(above) <= MARGIN
             rows.append(row | {"over_ours": ratio})
             print(rows[-1], flush=True)
     keys = ("stage", "D", "solver", "seconds", "over_ours", "evaluations", "ms_per_evaluation")

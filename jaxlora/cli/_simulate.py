@@ -72,7 +72,12 @@ def add_experiment(parser: argparse.ArgumentParser):
     group.add_argument(
         "--max-iterations", type=int, default=3000, metavar="N", help="of a training (%(default)s)"
     )
-    group.add_argument("--optimiser", choices=tuple(OPTIMISERS), help="whose L-BFGS (optax)")
+    group.add_argument(
+        "--optimiser",
+        choices=tuple(OPTIMISERS),
+        help="whose L-BFGS (optax); optax-alone: without message passing before it, which brings "
+        "large fine-tunings close to a minimum",
+    )
     group.add_argument(
         "--checkpoint", metavar="DIR", help="save what is done in DIR, and go on from what is there"
     )

@@ -11,7 +11,7 @@ from ._global import (
     lowest_minimum,
 )
 from ._implicit import Known, local_minimum
-from ._linear import solve
+from ._linear import inverse, solve, times
 from ._newton import Newton, OptStep, State
 from ._problems import FinetuningProblem, PretrainingProblem, Problem
 from ._response import blend, response_sums
@@ -48,6 +48,7 @@ __all__ = [
     "first_branches",
     "follow_minimum",
     "global_minimum",
+    "inverse",
     "local_minima",
     "local_minimum",
     "lowest_minimum",
@@ -55,4 +56,5 @@ __all__ = [
     "pretraining_starts",
     "response_sums",
     "solve",
+    "times",
 ]

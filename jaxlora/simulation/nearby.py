@@ -13,19 +13,22 @@ import jax.numpy as jnp
 from .attention import backproject, project
 from .objective import Objective, force_times
 
-WORTH_BYTES = 2**26  # of sequences that no cache holds: reading others is not what takes the time
+LARGE = 2**24  # numbers that no cache holds: reading them is what takes the time
 
 
 def in_single(inputs: jax.Array, columns: int) -> jax.Array | None:
-    """The sequences (N, T, D) in float32, where products with `columns` are faster for it."""
-    if columns > 1 or not is_worth(inputs.size, inputs.dtype):
+    """The sequences (N, T, D) in float32, where products with `columns` take the time to read them.
+
+    A copy, unless they are in float32 already.
+    """
+    if columns > 1 or not is_large(inputs.size):
         return None
-    return _rounded(inputs)
+    return inputs.astype(jnp.float32)
 
 
-def is_worth(size: int, dtype) -> bool:
-    """Whether a copy in float32 makes products of so many numbers faster."""
-    return dtype == jnp.float64 and 8 * size >= WORTH_BYTES
+def is_large(size: int) -> bool:
+    """Whether sequences of so many numbers are read from memory in every product."""
+    return size >= LARGE
 
 
 class Nearby(eqx.Module):
@@ -43,10 +46,19 @@ class Nearby(eqx.Module):
 
     def value_and_gradient(self, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
         """L(F) and ∂L/∂F (D, 1)."""
-        rows = self.rows + project(self.inputs, _rounded(factor - self.point))
-        value, by_norm, moved = _evaluate(self.objective, rows, factor)
-        back = self.back + backproject(self.inputs, _rounded(moved - self.moved))
-        return _with_norm(self.objective, factor, value, back, by_norm)
+        value, by_norm, moved = _evaluate(self.objective, self.project(factor), factor)
+        return _with_norm(self.objective, factor, value, self.backproject(moved), by_norm)
+
+    def project(self, factor: jax.Array) -> jax.Array:
+        """X F (N, T, 1)."""
+        return self.rows + project(self.inputs, self._rounded(factor - self.point))
+
+    def backproject(self, rows: jax.Array) -> jax.Array:
+        """Σ_μ X_μᵀ B_μ (D, 1) of rows B (N, T, 1)."""
+        return self.back + backproject(self.inputs, self._rounded(rows - self.moved))
+
+    def _rounded(self, x: jax.Array) -> jax.Array:
+        return x.astype(self.inputs.dtype)
 
 
 def near(
@@ -83,7 +95,3 @@ def _evaluate(objective: Objective, rows, factor):
 def _with_norm(objective: Objective, factor, value, back, by_norm):
     value = value + objective.ridge * jnp.sum(factor**2)
     return value, back + 2 * (by_norm + objective.ridge) * factor
-
-
-def _rounded(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float32)

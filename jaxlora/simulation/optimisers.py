@@ -24,9 +24,13 @@ class Progress(NamedTuple):
 
 
 class OptaxLBFGS:
-    """`optax.lbfgs`, whose line search is Zoom."""
+    """`optax.lbfgs`, whose line search is Zoom.
 
-    def __init__(self):
+    `alone`: from the start on and with the exact products, whatever else may be faster.
+    """
+
+    def __init__(self, *, alone: bool = False):
+        self.alone = alone
         search = optax.scale_by_zoom_linesearch(LINE_SEARCH_STEPS, initial_guess_strategy="one")
         self.transform = optax.lbfgs(memory_size=MEMORY, linesearch=search)
 
@@ -61,6 +65,8 @@ class OptaxLBFGS:
 class JaxoptLBFGS:
     """`jaxopt.LBFGS`, whose line search is Zoom."""
 
+    alone = False
+
     def _solver(self, function: ValueAndGradient) -> Any:
         return stock_solver("LBFGS")(
             function,
@@ -91,7 +97,11 @@ class JaxoptLBFGS:
         return state._replace(value=value, grad=gradient)
 
 
-OPTIMISERS = {"optax": OptaxLBFGS(), "jaxopt": JaxoptLBFGS()}
+OPTIMISERS = {
+    "optax": OptaxLBFGS(),
+    "jaxopt": JaxoptLBFGS(),
+    "optax-alone": OptaxLBFGS(alone=True),
+}
 
 
 def _value(function: ValueAndGradient) -> Callable[[jax.Array], jax.Array]:

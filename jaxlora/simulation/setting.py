@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from ..options import PRECISIONS
 from ..programs import devices
 from ..tasks import Task
-from .nearby import is_worth
-from .optimisers import MEMORY
+from .nearby import is_large
+from .optimisers import MEMORY, OPTIMISERS
 from .training import Training
 
 CENTRINGS = ("population", "empirical")
@@ -134,7 +134,8 @@ def bytes_needed(sizes: Sizes, setting: Setting) -> int:
     drawn = sizes.candidates if sizes.samples else sizes.finetuning_samples
     finetuning = drawn * T * (D + 12 * T) + 12 * sizes.candidates * T * T + pairs * D
     inputs = sizes.finetuning_samples * T * D
-    if is_worth(inputs, setting.dtype):
+    alone = OPTIMISERS[setting.training.optimiser].alone
+    if is_large(inputs) and setting.dtype == jnp.float64 and not alone:
         finetuning += inputs // 2
     if setting.empirical:
         pretraining += 2 * sizes.samples * T * sizes.rank

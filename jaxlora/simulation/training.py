@@ -4,6 +4,8 @@ In the pre-training the factor is not unique, F Fᵀ is what counts, and its col
 make the problem ill-conditioned. Between segments the columns are made orthogonal, those that
 vanish are dropped, and the others are measured in units of about their norm. The loss at a
 minimum then does not depend on how many columns were kept, which `Objective.slack` checks.
+
+A large fine-tuning gets close by message passing (`approach`), where L-BFGS takes over.
 """
 
 import dataclasses
@@ -16,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .nearby import Nearby, in_single, near, near_zero
+from .approach import approach
+from .nearby import Nearby, in_single, near
 from .objective import Objective
 from .optimisers import OPTIMISERS
 
@@ -39,10 +42,11 @@ ESCAPES = 3  # times that columns are added
 class Training:
     """How to train.
 
-    `optimiser` is "optax" or "jaxopt", both L-BFGS; optax needs half the evaluations. `tol` is the
-    root-mean-square gradient per weight of the losses (2) and (3) that counts as converged, by
-    default 1e-6, or 1e-4 in float32. `rescale`: whether to drop columns of W that vanish, and
-    measure the others in units of about their norm.
+    `optimiser` is "optax" or "jaxopt", both L-BFGS; optax needs half the evaluations. Before it
+    large fine-tunings get close by message passing, with products in float32 that are exact at the
+    end; "optax-alone" does without either. `tol` is the root-mean-square gradient per weight of the
+    losses (2) and (3) that counts as converged, by default 1e-6, or 1e-4 in float32. `rescale`:
+    whether to drop columns of W that vanish, and measure the others in units of about their norm.
     """
 
     optimiser: str = "optax"
@@ -116,7 +120,7 @@ def train(
     """Minimise the objective from `start` (D, P).
 
     After each segment `save` is given what `saved` needs to be to go on from there with the same
-    numbers.
+    numbers; what comes before the first is done again.
     """
     begun = time.monotonic()
     optimiser = OPTIMISERS[training.optimiser]
@@ -124,9 +128,23 @@ def train(
     size = start.size**0.5
     resolution = 4 * float(jnp.finfo(start.dtype).eps)
     reduces = training.rescale and columns > 1
-    single = in_single(objective.data.inputs, columns)
-    local = objective if single is None else near_zero(objective, single)
-    place = _unpack(saved, local, training) if saved else _begin(local, start, training)
+    local = objective
+    single = None if optimiser.alone else in_single(objective.data.inputs, columns)
+
+    def report(iterations: int, gradient: float) -> None:
+        watch(Report(iterations, gradient, training.tol, time.monotonic() - begun))
+
+    if saved:
+        place = _unpack(saved, objective, training)
+    elif single is None:
+        place = _begin(objective, start, training)
+    else:
+        factor, read = approach(
+            objective, single, start, training.tol, training.max_iterations, report
+        )
+        local, value, gradient = near(objective, single, factor)
+        state = _known(value, gradient, factor, training.optimiser)
+        place = _Place(factor, _no_units(factor), state, iterations=read - 1, evaluations=read)
     slack = np.nan
     while True:
         if single is not None and place.segment > 0:
@@ -135,10 +153,8 @@ def train(
         value = float(optimiser.progress(place.state).value)
         # Rounding hides what decrease there may still be.
         stalled = place.segment > len(SEGMENTS) and value >= place.last_value * (1 - resolution)
-        watch(Report(place.iterations, gradient, training.tol, time.monotonic() - begun))
-        # Rest that only rounded products tell of is looked at again, after a segment of no steps.
-        exact = single is None or place.segment > 0
-        at_rest = converged = exact and gradient <= training.tol
+        report(place.iterations, gradient)
+        at_rest = converged = gradient <= training.tol
         if at_rest and reduces:
             slack, escape = _escape(objective, place.scaled * place.unit, columns, training.tol)
             # At rest, but at a saddle where columns are missing still.
@@ -185,8 +201,12 @@ def train(
 
 
 def _begin(objective, factor, training) -> _Place:
-    unit = jnp.ones((1, factor.shape[1]), factor.dtype)
+    unit = _no_units(factor)
     return _Place(factor, unit, _init(objective, factor, unit, training.optimiser))
+
+
+def _no_units(factor) -> jax.Array:
+    return jnp.ones((1, factor.shape[1]), factor.dtype)
 
 
 def _continue(objective, factor_and_unit, training, place: _Place) -> _Place:
@@ -268,6 +288,12 @@ def _in_units(objective, unit):
 @eqx.filter_jit
 def _init(objective, scaled, unit, optimiser: str):
     return OPTIMISERS[optimiser].init(_in_units(objective, unit), scaled)
+
+
+@eqx.filter_jit
+def _known(value, gradient, factor, optimiser: str):
+    """The state at a factor whose value and gradient are known."""
+    return OPTIMISERS[optimiser].init(lambda _: (value, gradient), factor)
 
 
 @eqx.filter_jit
