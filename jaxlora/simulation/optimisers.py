@@ -9,7 +9,7 @@ import optax
 
 from ..stock import stock_solver
 
-MEMORY = 20  # pairs of steps and gradients that approximate the Hessian
+MEMORY = 12  # pairs of steps and gradients that approximate the Hessian
 LINE_SEARCH_STEPS = 20
 
 ValueAndGradient = Callable[[jax.Array], tuple[jax.Array, jax.Array]]

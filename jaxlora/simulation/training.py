@@ -30,6 +30,7 @@ ONE_COLUMN_SEGMENT = 50  # has no units; between two segments the gradient is fo
 SMALL_COLUMN = 1e-2  # columns of smaller norm than this share of the largest are dropped
 UNIT_FLOOR = 0.17  # the smallest unit, relative to the largest norm of a column
 RANK_STEPS = 8  # the number of columns is a multiple of P/8: each new one is compiled anew,
+WIDTH = 8  # and of this, which products with a matrix are fastest for,
 WORTH_COMPILING = 1.5e9  # and only where an evaluation takes so many operations
 # Least eigenvalue of the slack, relative to the largest, that passes as 0: what the gradient left
 # by training makes of it grows with its tolerance.
@@ -240,7 +241,8 @@ def _reduced(objective, place: _Place, columns: int) -> tuple[jax.Array, jax.Arr
     norms = np.asarray(jnp.linalg.norm(factor, axis=0))
     step = max(1, columns // RANK_STEPS)
     needed = int(np.sum(norms > SMALL_COLUMN * norms[0]))
-    kept = min(factor.shape[1], step * -(-max(needed, 1) // step))
+    kept = step * -(-max(needed, 1) // step)
+    kept = min(factor.shape[1], WIDTH * -(-kept // WIDTH))
     if 4 * objective.data.inputs.size * columns < WORTH_COMPILING:
         kept = factor.shape[1]
     return factor[:, :kept], _units(factor[:, :kept])
