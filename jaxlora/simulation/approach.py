@@ -104,8 +104,13 @@ def _pass_messages(local: Nearby, place: _Place, far: bool) -> _Place:
     problem, data = _problem(local.objective, place.factor, far)
     omega = _spike(local, place.factor) + place.variance * place.slope
     solver = Newton(problem, maxiter=PROXIMAL_STEPS, tol=PROXIMAL_TOL)
-    spike = solver.run(place.spike, place.variance, omega, data).params
-    _, traces = _responses(problem, spike, place.variance, data)
+    # So far from the end the samples' own problems need no more than float32.
+    spike, variance, omega, data = jax.tree.map(
+        lambda x: x.astype(jnp.float32), (place.spike, place.variance, omega, data)
+    )
+    spike = solver.run(spike, variance, omega, data).params
+    _, traces = _responses(problem, spike, variance, data)
+    spike, traces = (x.astype(place.spike.dtype) for x in (spike, traces))
     return _moved(local, place, spike, traces)
 
 
