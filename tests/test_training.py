@@ -93,6 +93,7 @@ def test_columns_are_added_where_too_few_were_kept(monkeypatch, problem, minimum
     monkeypatch.setattr(training, "WORTH_COMPILING", 0)
     objective, start = problem
     monkeypatch.setattr(training, "SMALL_COLUMN", 0.5)
+    monkeypatch.setattr(training, "WIDTH", 1)
     rank = np.linalg.matrix_rank(minimum[1], tol=1e-4)
     trained = train(objective, start, Training(tol=1e-7))
     assert trained.converged
@@ -103,6 +104,7 @@ def test_columns_are_added_where_too_few_were_kept(monkeypatch, problem, minimum
 def test_rest_at_a_saddle_is_not_convergence(monkeypatch, problem):
     monkeypatch.setattr(training, "WORTH_COMPILING", 0)
     monkeypatch.setattr(training, "SMALL_COLUMN", 0.5)
+    monkeypatch.setattr(training, "WIDTH", 1)
     monkeypatch.setattr(training, "ESCAPES", 0)
     trained = train(*problem, Training(tol=1e-7))
     assert trained.gradient <= 1e-7
