@@ -12,7 +12,6 @@ from jaxlora.simulation import approach as module
 from jaxlora.simulation.anderson import MEMORY, extrapolate, no_history
 from jaxlora.simulation.approach import approach
 from jaxlora.simulation.nearby import near_zero
-from jaxlora.simulation.sample_problem import SampleProblem
 from jaxlora.simulation.stages import Stages
 from jaxlora.simulation.training import Training, train
 
@@ -104,8 +103,7 @@ def test_a_start_that_is_close_is_left_where_it_is():
 def test_problems_of_samples_are_the_objectives(activation):
     task = dataclasses.replace(TASK, activation=as_activation(activation))
     objective, factor = objective_of(task, 20), weights(20, 5)
-    problem, data = module._problem(objective, factor, far=False)
-    assert isinstance(problem, SampleProblem)
+    problem, data = module._samples(objective, factor)
     spike = module._spike(near_zero(objective, objective.data.inputs), factor)
 
     def loss(spike):
@@ -119,6 +117,20 @@ def test_problems_of_samples_are_the_objectives(activation):
         one = jax.tree.map(lambda x: x[..., sample], (spike, data))  # noqa: B023
         exact = jax.jit(jax.hessian(problem.loss))(*one)
         np.testing.assert_allclose(hessian[..., sample], exact, atol=1e-12)
+
+
+def test_responses_of_many_samples_in_single_precision():
+    # XLA's compiler for CPUs gets some sums of such sizes wrong.
+    objective = objective_of(dataclasses.replace(TASK, alpha_ft=750.0), 40)
+    factor = weights(40, 6)
+    problem, data = module._samples(objective, factor)
+    spike = module._spike(near_zero(objective, objective.data.inputs), factor)
+    assert spike.shape == (3, 30_000)
+    respond = jax.jit(lambda *at: module._responses(problem, *at))
+    exact = respond(spike, jnp.asarray(0.1), data)
+    single = [x.astype(jnp.float32) for x in (spike, jnp.asarray(0.1), *data)]
+    for ours, theirs in zip(respond(*single[:2], tuple(single[2:])), exact, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(jnp.max(jnp.abs(theirs))))
 
 
 def test_extrapolation_solves_linear_equations_of_few_unknowns():

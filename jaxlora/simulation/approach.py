@@ -75,13 +75,17 @@ def approach(
             best, least = before, place.size
     if not place.size <= FAR:
         return best, int(place.count)
+    count = place.count
     for _ in range(ROUNDS):
         local, *_ = near(objective, inputs, place.factor)
-        place = _settle(local, place, jnp.asarray(tol, start.dtype))
-        watch(int(place.count), float(place.size))
-        if not place.size > tol:
+        settled = _settle(local, place._replace(count=count + 1), jnp.asarray(tol, start.dtype))
+        count = settled.count
+        watch(int(count), float(settled.size))
+        if jnp.isfinite(settled.size):
+            place = settled
+        if not settled.size > tol:
             break
-    return place.factor, int(place.count)
+    return place.factor, int(count)
 
 
 def _enough(count) -> float:
@@ -101,23 +105,30 @@ def _begin(local: Nearby, factor) -> _Place:
 @eqx.filter_jit
 def _pass_messages(local: Nearby, place: _Place, far: bool) -> _Place:
     """One iteration of AMP."""
-    problem, data = _problem(local.objective, place.factor, far)
+    problem, data = _samples(local.objective, place.factor)
     omega = _spike(local, place.factor) + place.variance * place.slope
-    solver = Newton(problem, maxiter=PROXIMAL_STEPS, tol=PROXIMAL_TOL)
     # So far from the end the samples' own problems need no more than float32.
     spike, variance, omega, data = jax.tree.map(
         lambda x: x.astype(jnp.float32), (place.spike, place.variance, omega, data)
     )
-    spike = solver.run(spike, variance, omega, data).params
+    if far:
+        solver = _solver(FinetuningProblem(problem.activation, problem.tokens))
+        spike = solver.run(spike, variance, omega, data[:2]).params
+    else:
+        spike = _solver(problem).run(spike, variance, omega, data).params
     _, traces = _responses(problem, spike, variance, data)
     spike, traces = (x.astype(place.spike.dtype) for x in (spike, traces))
     return _moved(local, place, spike, traces)
 
 
+def _solver(problem: Problem) -> Newton:
+    return Newton(problem, maxiter=PROXIMAL_STEPS, tol=PROXIMAL_TOL)
+
+
 @eqx.filter_jit
 def _settle(local: Nearby, place: _Place, tol) -> _Place:
     """At most `ROUND` extrapolated iterations with the responses of the place."""
-    problem, data = _problem(local.objective, place.factor, far=False)
+    problem, data = _samples(local.objective, place.factor)
     response, traces = _responses(problem, place.spike, place.variance, data)
 
     def step(carry):
@@ -161,13 +172,12 @@ def _responses(problem: Problem, spike, variance, data) -> tuple[jax.Array, jax.
     return jnp.where(firm, response, eye), traces
 
 
-def _problem(objective: Objective, factor, far: bool) -> tuple[Problem, tuple[jax.Array, ...]]:
+def _samples(objective: Objective, factor) -> tuple[SampleProblem, tuple[jax.Array, ...]]:
     """The samples' problem at |w|² of the factor, and its data."""
-    data, tokens = objective.data, objective.data.gram.shape[0]
+    data = objective.data
     field = data.frozen - identity_like(data.frozen) * (objective.scale * jnp.sum(factor**2))
-    if far:
-        return FinetuningProblem(objective.activation, tokens), (field, data.target)
-    return SampleProblem(objective.activation, tokens), (field, data.target, data.gram)
+    problem = SampleProblem(objective.activation, data.gram.shape[0])
+    return problem, (field, data.target, data.gram)
 
 
 def _spike(local: Nearby, factor) -> jax.Array:
