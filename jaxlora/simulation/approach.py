@@ -65,26 +65,32 @@ def approach(
     """
     local = near_zero(objective, inputs)
     place = _begin(local, start)
+
+    def report(place: _Place) -> None:
+        watch(int(place.count) - 1, float(place.size))
+
+    report(place)
     if place.size <= CLOSE:
         return start, 1
     best, least = start, place.size
     while place.size > _enough(place.count) and place.count < min(most, MOST_MESSAGES):
         before, place = place.factor, _pass_messages(local, place, bool(place.size > FAR))
-        watch(int(place.count), float(place.size))
+        report(place)
         if place.size < least:
             best, least = before, place.size
     if not place.size <= FAR:
         return best, int(place.count)
     count = place.count
     for _ in range(ROUNDS):
+        if place.size <= tol or count >= most:
+            break
         local, *_ = near(objective, inputs, place.factor)
         settled = _settle(local, place._replace(count=count + 1), jnp.asarray(tol, start.dtype))
+        report(settled)
         count = settled.count
-        watch(int(count), float(settled.size))
-        if jnp.isfinite(settled.size):
-            place = settled
-        if not settled.size > tol:
+        if not settled.size <= FAR:  # NaN is not
             break
+        place = settled
     return place.factor, int(count)
 
 

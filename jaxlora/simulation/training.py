@@ -30,8 +30,8 @@ ONE_COLUMN_SEGMENT = 50  # has no units; between two segments the gradient is fo
 SMALL_COLUMN = 1e-2  # columns of smaller norm than this share of the largest are dropped
 UNIT_FLOOR = 0.17  # the smallest unit, relative to the largest norm of a column
 RANK_STEPS = 8  # the number of columns is a multiple of P/8: each new one is compiled anew,
-WIDTH = 8  # and of this, which products with a matrix are fastest for,
 WORTH_COMPILING = 1.5e9  # and only where an evaluation takes so many operations
+WIDTH = 8  # their number is then rounded up to a multiple of this, for faster products
 # Least eigenvalue of the slack, relative to the largest, that passes as 0: what the gradient left
 # by training makes of it grows with its tolerance.
 SLACK_TOLERANCE = 1e-3
