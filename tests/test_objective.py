@@ -65,11 +65,11 @@ def test_gradient_is_the_derivative_of_the_loss(columns, empirical):
     np.testing.assert_allclose(np.sum(gradient * direction), slope, rtol=1e-8)
 
 
-@pytest.mark.parametrize("count", [1, 4, 22])
-def test_parts_add_up_to_the_whole(monkeypatch, count):
+@pytest.mark.parametrize(("most", "count"), [(1, 1), (4, 4), (9, 8), (22, 12)])
+def test_parts_add_up_to_the_whole(monkeypatch, most, count):
     made, factor = objective()
     whole = made.value_and_gradient(factor)
-    monkeypatch.setitem(parts.PART_BYTES, jax.default_backend(), count * T * D * 8)
+    monkeypatch.setitem(parts.PART_BYTES, jax.default_backend(), most * T * D * 8)
     assert parts.part_size(made.data.inputs) == count
     value, gradient = made.value_and_gradient(factor)
     np.testing.assert_allclose(value, whole[0], rtol=1e-13)

@@ -12,10 +12,14 @@ MOST_BLOCKS = 8  # times more of them than needed, where the sequences do not di
 
 
 def part_size(inputs: jax.Array | jax.ShapeDtypeStruct) -> int:
-    """The number of sequences (N, T, D) in a part, at least 1 and at most N."""
+    """The number of sequences (N, T, D) in a part, at least 1 and at most N.
+
+    Parts of one size overlap where they do not divide N, so it is the smallest for their number.
+    """
     count, tokens, dimension = inputs.shape
     budget = PART_BYTES.get(platform(), LARGE_PART_BYTES)
-    return min(count, max(1, budget // (tokens * dimension * inputs.dtype.itemsize)))
+    largest = max(1, budget // (tokens * dimension * inputs.dtype.itemsize))
+    return -(-count // -(-count // largest))
 
 
 def block_count(inputs: jax.Array) -> int:
