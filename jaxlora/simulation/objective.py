@@ -67,12 +67,17 @@ class Objective(eqx.Module):
 
     def value_and_gradient(self, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
         """L(F) and ∂L/∂F (D, k)."""
-        value, gradient = self._data_term(factor, factor)
-        return value + self.ridge * jnp.sum(factor**2), gradient + 2 * self.ridge * factor
+        value, gradient = self.data_value_and_gradient(factor)
+        value = value.astype(factor.dtype) + self.ridge * jnp.sum(factor**2)
+        return value, gradient + 2 * self.ridge * factor
 
     def data_loss(self, factor: jax.Array) -> jax.Array:
         """Σ_μ |ŷ − y|²_F/D."""
-        return self._data_term(factor, factor)[0]
+        return self._data_term(factor, factor)[0].astype(factor.dtype)
+
+    def data_value_and_gradient(self, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`data_loss`, in float64 where JAX has it, and its gradient (D, k)."""
+        return self._data_term(factor, factor)
 
     def slack(self, factor: jax.Array) -> jax.Array:
         """The matrix K (D, D) with ∂L/∂F = 2 K F.
@@ -94,8 +99,7 @@ class Objective(eqx.Module):
             part = data if size == data.count else data.part(start, size, i * size)
             return jax.tree.map(jnp.add, total, self._part_term(part, factor, along, norm))
 
-        zero = jnp.zeros_like(norm)
-        start = (zero, jnp.zeros_like(along), zero)
+        start = (jnp.zeros((), float), jnp.zeros_like(along), jnp.zeros_like(norm))
         value, gradient, by_norm = jax.lax.fori_loop(0, -(-data.count // size), add, start)
         return value, gradient + 2 * by_norm * along
 
@@ -168,6 +172,10 @@ def times_gram(difference: jax.Array, gram: jax.Array) -> jax.Array:
 
 
 def accurate_sum(x: jax.Array) -> jax.Array:
-    """The sum of x (N,) in blocks, whose error is that of √N terms: line searches compare it."""
+    """The sum of x (N,) in blocks, whose error is that of √N terms: line searches compare it.
+
+    It is float64 where JAX has it.
+    """
     block = math.isqrt(x.shape[0]) + 1
-    return jnp.sum(jnp.sum(jnp.pad(x, (0, -len(x) % block)).reshape(-1, block), axis=1))
+    blocks = jnp.pad(x, (0, -len(x) % block)).reshape(-1, block)
+    return jnp.sum(jnp.sum(blocks, axis=1, dtype=float))

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from ..options import PRECISIONS
@@ -11,6 +12,7 @@ from ..programs import devices
 from ..tasks import Task
 from .nearby import is_large
 from .optimisers import MEMORY, OPTIMISERS
+from .rounded import is_worth_rounding
 from .training import Training
 
 CENTRINGS = ("population", "empirical")
@@ -125,7 +127,7 @@ def bytes_needed(sizes: Sizes, setting: Setting) -> int:
     """About the largest memory that the experiment takes at a time, in bytes.
 
     The sequences, a dozen T×T matrices for each, the optimiser's pairs of steps and gradients, and
-    a copy of the fine-tuning's sequences in float32 where training takes one.
+    a copy of the sequences in float32 where training takes one.
     """
     D, T = sizes.dimension, sizes.tokens
     pairs = 2 * MEMORY + 12
@@ -133,10 +135,13 @@ def bytes_needed(sizes: Sizes, setting: Setting) -> int:
     # Candidates of a trained layer are drawn with their sequences.
     drawn = sizes.candidates if sizes.samples else sizes.finetuning_samples
     finetuning = drawn * T * (D + 12 * T) + 12 * sizes.candidates * T * T + pairs * D
-    inputs = sizes.finetuning_samples * T * D
-    alone = OPTIMISERS[setting.training.optimiser].alone
-    if is_large(inputs) and setting.dtype == jnp.float64 and not alone:
-        finetuning += inputs // 2
+    if not OPTIMISERS[setting.training.optimiser].alone:
+        inputs = jax.ShapeDtypeStruct((sizes.samples, T, D), setting.dtype)
+        if is_worth_rounding(inputs, sizes.rank):
+            pretraining += inputs.size // 2
+        size = sizes.finetuning_samples * T * D
+        if is_large(size) and setting.dtype == jnp.float64:
+            finetuning += size // 2
     if setting.empirical:
         pretraining += 2 * sizes.samples * T * sizes.rank
     return setting.dtype.itemsize * (max(pretraining, finetuning) + D * (sizes.rank + D))

@@ -5,7 +5,8 @@ make the problem ill-conditioned. Between segments the columns are made orthogon
 vanish are dropped, and the others are measured in units of about their norm. The loss at a
 minimum then does not depend on how many columns were kept, which `Objective.slack` checks.
 
-A large fine-tuning gets close by message passing (`approach`), where L-BFGS takes over.
+A large fine-tuning gets close by message passing (`approach`), where L-BFGS takes over. A large
+pre-training gets close with its data in float32 (`rounded`), and ends with the exact loss.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from .approach import approach
 from .nearby import Nearby, in_single, near
 from .objective import Objective
 from .optimisers import OPTIMISERS
+from .rounded import LEAST_TOL, SAFETY, Rounded, is_worth_rounding, rounded
 
 # Iterations between two changes of the units, which forget the Hessian; later ones change little.
 SEGMENTS = (20, 20, 30, 40)
@@ -43,11 +45,12 @@ ESCAPES = 3  # times that columns are added
 class Training:
     """How to train.
 
-    `optimiser` is "optax" or "jaxopt", both L-BFGS; optax needs half the evaluations. Before it
-    large fine-tunings get close by message passing, with products in float32 that are exact at the
-    end; "optax-alone" does without either. `tol` is the root-mean-square gradient per weight of the
-    losses (2) and (3) that counts as converged, by default 1e-6, or 1e-4 in float32. `rescale`:
-    whether to drop columns of W that vanish, and measure the others in units of about their norm.
+    `optimiser` is "optax" or "jaxopt", both L-BFGS; optax needs half the evaluations. Large
+    pre-trainings get close with their data in float32, large fine-tunings by message passing, and
+    both end with the exact loss; "optax-alone" does without either. `tol` is the root-mean-square
+    gradient per weight of the losses (2) and (3) that counts as converged, by default 1e-6, or 1e-4
+    in float32. `rescale`: whether to drop columns of W that vanish, and measure the others in units
+    of about their norm.
     """
 
     optimiser: str = "optax"
@@ -97,7 +100,10 @@ class Report(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Everything a training needs to go on; the factor is `scaled` times `unit` a column."""
+    """Everything a training needs to go on; the factor is `scaled` times `unit` a column.
+
+    `exact`: whether value and gradient are those of the objective itself, and not of it `rounded`.
+    """
 
     scaled: Any
     unit: Any
@@ -107,6 +113,7 @@ class _Place(NamedTuple):
     evaluations: int = 0
     escapes: int = 0
     last_value: float = np.inf
+    exact: bool = True
 
 
 def train(
@@ -127,25 +134,28 @@ def train(
     optimiser = OPTIMISERS[training.optimiser]
     columns = start.shape[1]
     size = start.size**0.5
-    resolution = 4 * float(jnp.finfo(start.dtype).eps)
     reduces = training.rescale and columns > 1
-    local = objective
     single = None if optimiser.alone else in_single(objective.data.inputs, columns)
 
     def report(iterations: int, gradient: float) -> None:
         watch(Report(iterations, gradient, training.tol, time.monotonic() - begun))
 
+    local: Objective | Nearby | Rounded = objective
     if saved:
-        place = _unpack(saved, objective, training)
-    elif single is None:
-        place = _begin(objective, start, training)
-    else:
+        local = objective if saved["exact"] else rounded(objective)
+        place = _unpack(saved, local, training)
+    elif single is not None:
         factor, read = approach(
             objective, single, start, training.tol, training.max_iterations, report
         )
         local, value, gradient = near(objective, single, factor)
         state = _known(value, gradient, factor, training.optimiser)
         place = _Place(factor, _no_units(factor), state, iterations=read - 1, evaluations=read)
+    elif not optimiser.alone and is_worth_rounding(objective.data.inputs, columns):
+        local = rounded(objective)
+        place = _begin(local, start, training)._replace(exact=False)
+    else:
+        place = _begin(local, start, training)
     slack = np.nan
     while True:
         if single is not None and place.segment > 0:
@@ -153,9 +163,18 @@ def train(
         gradient = float(_gradient_norm(optimiser, place)) / size
         value = float(optimiser.progress(place.state).value)
         # Rounding hides what decrease there may still be.
+        resolution = 4 * float(jnp.finfo(start.dtype if place.exact else jnp.float32).eps)
         stalled = place.segment > len(SEGMENTS) and value >= place.last_value * (1 - resolution)
         report(place.iterations, gradient)
-        at_rest = converged = gradient <= training.tol
+        tol = training.tol if place.exact else SAFETY * max(training.tol, LEAST_TOL)
+        at_rest = converged = gradient <= tol
+        exhausted = stalled or place.iterations >= training.max_iterations
+        ends = at_rest or exhausted or not np.isfinite(gradient)
+        if ends and not place.exact:
+            local = objective
+            place = _continue(objective, (place.scaled * place.unit, place.unit), training, place)
+            place = place._replace(exact=True)
+            continue
         if at_rest and reduces:
             slack, escape = _escape(objective, place.scaled * place.unit, columns, training.tol)
             # At rest, but at a saddle where columns are missing still.
@@ -165,11 +184,10 @@ def train(
                 # New columns start small and must not be dropped for that.
                 place = place._replace(segment=len(SEGMENTS) + 1, escapes=place.escapes + 1)
                 continue
-        exhausted = stalled or place.iterations >= training.max_iterations
-        if at_rest or exhausted or not np.isfinite(gradient):
+        if ends:
             break
         if reduces and 0 < place.segment <= len(SEGMENTS):
-            place = _continue(objective, _reduced(objective, place, columns), training, place)
+            place = _continue(local, _reduced(objective, place, columns), training, place)
         length = _segment_length(place.segment, columns)
         length = min(length, training.max_iterations - place.iterations)
         scaled, state, steps = _advance(
@@ -178,7 +196,7 @@ def train(
             place.unit,
             place.state,
             jnp.asarray(length),
-            jnp.asarray(training.tol * size, start.dtype),
+            jnp.asarray(tol * size, start.dtype),
             training.optimiser,
         )
         place = place._replace(
@@ -326,7 +344,8 @@ def _pack(place: _Place) -> dict[str, np.ndarray]:
     leaves = {f"state{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(place.state))}
     counts = np.array([place.segment, place.iterations, place.evaluations, place.escapes])
     arrays = {"scaled": np.asarray(place.scaled), "unit": np.asarray(place.unit)}
-    return arrays | {"counts": counts, "last_value": np.array(place.last_value)} | leaves
+    values = {"last_value": np.array(place.last_value), "exact": np.array(place.exact)}
+    return arrays | {"counts": counts} | values | leaves
 
 
 def _unpack(saved: dict[str, np.ndarray], objective, training) -> _Place:
@@ -336,4 +355,5 @@ def _unpack(saved: dict[str, np.ndarray], objective, training) -> _Place:
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     segment, iterations, evaluations, escapes = (int(x) for x in saved["counts"])
     last_value = float(saved["last_value"])
-    return _Place(scaled, unit, state, segment, iterations, evaluations, escapes, last_value)
+    exact = bool(saved["exact"])
+    return _Place(scaled, unit, state, segment, iterations, evaluations, escapes, last_value, exact)
