@@ -92,8 +92,8 @@ def _train_once(objective, start, training, watch, checkpoint, name: str) -> Tra
         start,
         training,
         watch=watch,
-        saved=one.load("place"),
-        save=lambda place: one.save("place", place, at_most_every=SAVE_SECONDS),
+        saved=one.load("segment"),
+        save=lambda place: one.save("segment", place, at_most_every=SAVE_SECONDS),
     )
     one.save("trained", {k: np.asarray(v) for k, v in trained._asdict().items()})
     return trained
