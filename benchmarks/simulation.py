@@ -5,7 +5,7 @@ and stop at a root-mean-square gradient of 1e-6 a weight; how much higher than o
 where they end is stated. SciPy is given our compiled loss; PyTorch computes its own, with its
 better number of threads. Times leave out drawing the data and compiling, which is stated apart. A
 single evaluation is timed against PyTorch's in its process, in turn and on the same memory: that of
-two need not be equally fast. "alone" is our fine-tuning by L-BFGS alone, with products in float64.
+two need not be equally fast. "alone" is our training by L-BFGS alone, in float64 throughout.
 """
 
 import argparse
@@ -312,9 +312,7 @@ def main() -> None:
     sizes = [("pretraining", D) for D in parsed.pretraining]
     sizes += [("finetuning", D) for D in parsed.finetuning]
     for stage, dimension in sizes:
-        solvers = ["ours", "torch", "scipy"]
-        if stage == "finetuning":
-            solvers.insert(1, "alone")
+        solvers = ("ours", "alone", "torch", "scipy")
         results = {name: run(name, stage, dimension) for name in solvers}
         best = results["ours"]
         for name, result in results.items():
