@@ -29,7 +29,7 @@ MARGIN = 1e-9  # relative difference of objectives that count as the same
 def batched_seeds(stage: str, dimension: int) -> dict:
     """The three ways at one size."""
     problems = [problem(stage, dimension, seed) for seed in range(SEEDS)]
-    settings = Training()
+    settings = Training("optax-alone")
     arrays = [eqx.filter(objective, eqx.is_array) for objective, _ in problems]
     stacked = eqx.combine(jax.tree.map(lambda *x: jnp.stack(x), *arrays), problems[0][0])
     starts = jnp.stack([start for _, start in problems])
