@@ -101,6 +101,20 @@ def test_columns_are_added_where_too_few_were_kept(monkeypatch, problem, minimum
     assert np.linalg.matrix_rank(np.asarray(trained.factor), tol=1e-3) >= rank
 
 
+def test_more_columns_than_dimensions_are_not_trained(problem, minimum):
+    objective, start = problem
+    wide = jnp.concatenate([start, start[::-1]], axis=1)
+    places = []
+    trained = train(objective, wide, Training(tol=1e-7), save=places.append)
+    assert trained.converged
+    assert trained.factor.shape == (D, 2 * D)
+    np.testing.assert_allclose(trained.value, minimum[0], rtol=1e-11)
+    # A weight's share of the gradient is smaller, the more weights there are.
+    norm = jnp.linalg.norm(objective.value_and_gradient(trained.factor)[1])
+    np.testing.assert_allclose(trained.gradient, norm / (2 * D**2) ** 0.5, rtol=1e-6)
+    assert all(place["scaled"].shape == (D, D) for place in places)
+
+
 def test_rest_at_a_saddle_is_not_convergence(monkeypatch, problem):
     monkeypatch.setattr(training, "WORTH_COMPILING", 0)
     monkeypatch.setattr(training, "SMALL_COLUMN", 0.5)

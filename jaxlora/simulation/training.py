@@ -135,6 +135,8 @@ def train(
     columns = start.shape[1]
     size = start.size**0.5
     reduces = training.rescale and columns > 1
+    if reduces and columns > len(start):
+        start = _orthogonal(start)[:, : len(start)]
     single = None if optimiser.alone else in_single(objective.data.inputs, columns)
 
     def report(iterations: int, gradient: float) -> None:
