@@ -1,7 +1,7 @@
 """The loss of many columns with its data in float32.
 
 Matrix products are what an evaluation takes, and in float32 they take half as long. Rounding errors
-average out over the samples: to a root-mean-square of 1e-7 in the gradient of a loss of order 1.
+average out over the samples, and leave some 1e-7 in the gradient per weight.
 """
 
 import equinox as eqx
