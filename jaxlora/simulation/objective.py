@@ -67,17 +67,13 @@ class Objective(eqx.Module):
 
     def value_and_gradient(self, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
         """L(F) and ∂L/∂F (D, k)."""
-        value, gradient = self.data_value_and_gradient(factor)
+        value, gradient = self.data_term(factor, factor)
         value = value.astype(factor.dtype) + self.ridge * jnp.sum(factor**2)
         return value, gradient + 2 * self.ridge * factor
 
     def data_loss(self, factor: jax.Array) -> jax.Array:
         """Σ_μ |ŷ − y|²_F/D."""
-        return self._data_term(factor, factor)[0].astype(factor.dtype)
-
-    def data_value_and_gradient(self, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`data_loss`, in float64 where JAX has it, and its gradient (D, k)."""
-        return self._data_term(factor, factor)
+        return self.data_term(factor, factor)[0].astype(factor.dtype)
 
     def slack(self, factor: jax.Array) -> jax.Array:
         """The matrix K (D, D) with ∂L/∂F = 2 K F.
@@ -85,11 +81,14 @@ class Objective(eqx.Module):
         At a minimum over factors of any rank it has no negative eigenvalue.
         """
         eye = jnp.eye(factor.shape[0], dtype=factor.dtype)
-        matrix = self._data_term(factor, eye)[1] / 2 + self.ridge * eye
+        matrix = self.data_term(factor, eye)[1] / 2 + self.ridge * eye
         return (matrix + matrix.T) / 2
 
-    def _data_term(self, factor, along) -> tuple[jax.Array, jax.Array]:
-        """The data loss at F, and 2 (∂/∂FFᵀ) H for the factor H = `along`."""
+    def data_term(self, factor: jax.Array, along: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`data_loss` at F, in float64 where JAX has it, and 2 (∂/∂FFᵀ) H for a factor H = `along`.
+
+        For H = F (D, k) that is its gradient.
+        """
         data = self.data
         size = self._part_size(factor)
         norm = jnp.sum(factor**2)

@@ -23,7 +23,8 @@ class Rounded(eqx.Module):
 
     def value_and_gradient(self, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
         """L(F) and ∂L/∂F (D, k)."""
-        value, gradient = self.single.data_value_and_gradient(factor.astype(jnp.float32))
+        single = factor.astype(jnp.float32)
+        value, gradient = self.single.data_term(single, single)
         value = value + self.ridge * jnp.sum(factor**2)
         return value, gradient + 2 * self.ridge * factor
 
